@@ -12,10 +12,10 @@ __all__ = ['OSSIFICATION', 'GROWTH_YEARS', 'GROWTH', 'AS_WIDE', 'CARPALS_FULL', 
            'draw_bones', 'film_response', 'hand_extent', 'place', 'rect_distance', 'collimate', 'marker_stamp',
            'find_room', 'pick_tone', 'Phantom', 'make_phantom', 'make_nonhand', 'phantom_df']
 
-# %% ../nbs/phantom.ipynb #0b76d7e7
+# %% ../nbs/phantom.ipynb #c9fdc133
 "Synthetic left-hand radiographs with known bone age, sex, mask and landmarks."
 
-# %% ../nbs/phantom.ipynb #a568859f
+# %% ../nbs/phantom.ipynb #c7126f65
 import json
 from collections import namedtuple
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ from joblib import Parallel, delayed
 
 from .core import atomic_path, months2ym, thumbnail_png, write_png
 
-# %% ../nbs/phantom.ipynb #0c2858a5
+# %% ../nbs/phantom.ipynb #4813f53a
 OSSIFICATION = pd.DataFrame([
     # centre, kind, appears F, M, fusion begins F, M, fusion ends F, M   (months)
     ('capitate',   'carpal',    2,   3, None, None, None, None),
@@ -63,7 +63,7 @@ OSSIFICATION = pd.DataFrame([
     ('sesamoid',   'sesamoid', 129, 154, None, None, None, None),
 ], columns='centre kind appear_F appear_M fuse_start_F fuse_start_M fuse_end_F fuse_end_M'.split()).set_index('centre')
 
-# %% ../nbs/phantom.ipynb #d42c6d1f
+# %% ../nbs/phantom.ipynb #f10b15d0
 GROWTH_YEARS = [0, 1, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20]
 GROWTH = dict(M=[.27, .36, .44, .54, .62, .69, .75, .82, .92, .98, 1., 1.],      # share of an adult man's length
               F=[.26, .36, .44, .54, .62, .69, .77, .86, .91, .93, .93, .93])
@@ -77,7 +77,7 @@ def growth(
     "How long the bones are at an age."
     return float(np.interp(age_months/12, GROWTH_YEARS, GROWTH[sex]))
 
-# %% ../nbs/phantom.ipynb #b01d3cad
+# %% ../nbs/phantom.ipynb #6d9a4000
 def ramp(x, x0, x1):
     "0 below `x0`, 1 above `x1`, straight between."
     return float(np.clip((x-x0)/(x1-x0), 0, 1))
@@ -99,9 +99,9 @@ def stage(
                 width=float(np.interp(age_months, [a, a+14, wide, f0-24, f0-6], [.22, .58, .97, 1.03, 1.12])),
                 fused=ramp(age_months, f0, f1))
 
-# %% ../nbs/phantom.ipynb #31e18bf4
+# %% ../nbs/phantom.ipynb #55a2319a
 LENGTHS = dict(MC=(46, 65, 63, 56, 53), PP=(32, 40, 45, 41, 33), MP=(0, 23, 27, 26, 18), DP=(22, 17, 18, 18, 16))  # adult, mm
-SHAFTS = dict(MC=(10, 8.6, 8.8, 7.2, 7.6), PP=(9, 9, 9.6, 8.8, 7.4), MP=(0, 7.8, 8.3, 7.8, 6.4), DP=(5.5, 4.6, 5, 4.8, 4))
+SHAFTS = dict(MC=(9.4, 7.9, 8, 6.6, 6.9), PP=(8.4, 8.3, 8.8, 8.1, 6.8), MP=(0, 7.2, 7.6, 7.2, 5.9), DP=(5.2, 4.3, 4.7, 4.5, 3.8))
 BASES = dict(MC=(14.5, 14.5, 13, 11, 12), PP=(14.5, 15, 15.8, 14.6, 13), MP=(0, 12.8, 13.6, 12.8, 10.6), DP=(12.5, 10, 10.6, 10.2, 8.2))
 HEADS = dict(MC=(14, 15, 15, 13, 12.5), PP=(12, 11.2, 12, 11.2, 9.4), MP=(0, 9.8, 10.4, 9.8, 8), DP=(8.8, 7.4, 7.8, 7.4, 6))
 MC_BASE = ((25, 27.5), (11, 36), (-1.5, 36), (-11, 34.5), (-19.5, 31.5))       # x to the thumb, y to the fingertips, mm
@@ -117,7 +117,7 @@ CARPALS = dict(
     trapezoid=[(6.2,24.5),(6.5,31),(8.5,35.2),(13.2,34.5),(12.8,30),(13.4,25),(10,23)],
     pisiform=[(-24,21),(-20,22),(-17.5,18.5),(-18,14.5),(-21.5,13.2),(-25,16)])
 
-# %% ../nbs/phantom.ipynb #bd64cf58
+# %% ../nbs/phantom.ipynb #527be5cc
 Tube = namedtuple('Tube', 'name p0 p1 u w cortex rho bend shear gain')
 Blob = namedtuple('Blob', 'name centre contour depth rho')
 
@@ -126,7 +126,7 @@ class Hand:
     "One hand's geometry in millimetres: origin at the wrist, x towards the thumb, y towards the fingertips."
     tubes: list; blobs: list; soft: list; landmarks: dict; scale: float
 
-# %% ../nbs/phantom.ipynb #62af2877
+# %% ../nbs/phantom.ipynb #30a29179
 def cap(
     d,      # distance from the bone's end, mm
     length, # over how much of the bone the end is rounded, mm
@@ -147,13 +147,13 @@ def shaft_profile(
 ): # positions along the bone and half-widths there, mm
     "A slender bone with flared ends."
     t = np.r_[np.linspace(0, .12, 12), np.linspace(.14, .84, 30), np.linspace(.86, 1, 14)]
-    flare = 2.4 if not tuft else 1.6
+    flare = 2.7 if not tuft else 1.6
     lo, hi = np.clip(1-t/waist, 0, 1)**flare, np.clip((t-waist)/(1-waist), 0, 1)**flare
     if tuft: waist, hi = .72, np.exp(-((t-.9)/.11)**2)
     w = shaft + (base-shaft)*lo + (head-shaft)*hi
     return t*length, w/2*cap(t*length, caps[0]*base)*cap((1-t)*length, caps[1]*head)
 
-# %% ../nbs/phantom.ipynb #7ab50888
+# %% ../nbs/phantom.ipynb #1c725090
 def disc_profile(
     thick, # mm
     width, # mm
@@ -163,7 +163,7 @@ def disc_profile(
     t = (1-np.cos(np.linspace(0, np.pi, 25)))/2
     return t*thick, width/2*np.maximum(1-np.abs(2*t-1)**p, 0)**(1/p)
 
-# %% ../nbs/phantom.ipynb #f25da962
+# %% ../nbs/phantom.ipynb #d8b0543e
 def unit(deg):
     "Direction `deg` degrees from the y axis towards the thumb."
     return np.array([np.sin(np.radians(deg)), np.cos(np.radians(deg))])
@@ -212,7 +212,7 @@ def tubular(
         add(p0+d*zone*.8, scar, .3*f*(1-.6*f), .9, .1+0*scar[0])
     return res
 
-# %% ../nbs/phantom.ipynb #43ef3e10
+# %% ../nbs/phantom.ipynb #7c253afd
 def hand_geometry(
     age_months, # bone age in months
     sex,        # 'F' or 'M'
@@ -269,7 +269,7 @@ def hand_geometry(
     _forearm(tubes, soft, lms, st, g, gw, gs, gf, deviation)
     return Hand(tubes, blobs, soft, lms, g)
 
-# %% ../nbs/phantom.ipynb #62e64c3b
+# %% ../nbs/phantom.ipynb #60a79b7b
 def smooth_contour(points, n=64):
     "A closed smooth outline through the corners `points`."
     p = np.asarray(points, float)
@@ -287,7 +287,7 @@ def _carpals(blobs, lms, st, g, heads, sex):
         v = adult-c; r = np.sqrt(np.mean((v**2).sum(1)))
         circle = v/np.linalg.norm(v, axis=1, keepdims=True)*r
         shape = v*s + (circle-v)*s*(1-ramp(s, .3, .8))*.8
-        blobs.append(Blob(name, c*g, shape*g*.97, .62*s*g*r*2, .42))
+        blobs.append(Blob(name, c*g, shape*g*1.03, .62*s*g*r*2, .42))
         lms[name] = c*g
     if st['sesamoid']['present']:
         c = heads[0] + (heads[0]-np.array(MC_BASE[0])*g)*-.04 + np.array([-6.5, 3.5])*g
@@ -296,7 +296,7 @@ def _carpals(blobs, lms, st, g, heads, sex):
         blobs.append(Blob('sesamoid', c, np.c_[np.cos(a), np.sin(a)*1.2]*r, 1.6*r, .7))
         lms['sesamoid'] = c
 
-# %% ../nbs/phantom.ipynb #72af7987
+# %% ../nbs/phantom.ipynb #eba9b0f2
 def _forearm(tubes, soft, lms, st, g, gw, gs, gf, deviation):
     R = np.array([unit(90+deviation), unit(deviation)]).T     # columns: across, along
     at = lambda x, y: R @ np.array([x, y], float)
@@ -316,7 +316,7 @@ def _forearm(tubes, soft, lms, st, g, gw, gs, gf, deviation):
             tubes.append(Tube(name, p0+d*zone, p1, u, w, cort(u), .33, 0., .3*shear, 1-f))
             if s['present']:
                 th = zone*s['size']; gap = zone*(1-s['size'])*.5
-                u, w = disc_profile(th, base*s['width'], 2.4)
+                u, w = disc_profile(th, base*s['width'], 3.2)
                 tubes.append(Tube(name+'e', p0+d*(zone-gap-th), p0+d*(zone-gap), u, w, .04*base+0*u, .4, 0., shear, 1-f))
         if f > 0:
             u, w = prof(0, base)
@@ -333,7 +333,7 @@ def ramp01(x, x0, x1):
     "`ramp` for arrays."
     return np.clip((x-x0)/(x1-x0), 0, 1)
 
-# %% ../nbs/phantom.ipynb #75992bfa
+# %% ../nbs/phantom.ipynb #9de4a480
 @dataclass
 class View:
     "Where the millimetres fall on the film: px = A @ mm + t, in (x, y)."
@@ -349,7 +349,7 @@ def make_view(scale, rotation=0., mirror=False, t=(0, 0)):
     flip = np.diag([-1. if mirror else 1., -1.])
     return View(scale*np.array([[c, -s], [s, c]]) @ flip, np.asarray(t, float))
 
-# %% ../nbs/phantom.ipynb #4ac7c030
+# %% ../nbs/phantom.ipynb #2eeba70c
 def _patch(shape, view, pts, pad):
     "Pixel window around points (mm) and the mm coordinates of its pixels."
     q = view(pts); m = pad*view.scale + 1
@@ -361,7 +361,7 @@ def _patch(shape, view, pts, pad):
     X = inv[0, 0]*dx[None] + inv[0, 1]*dy[:, None]; Y = inv[1, 0]*dx[None] + inv[1, 1]*dy[:, None]
     return (slice(y0, y1), slice(x0, x1)), X, Y
 
-# %% ../nbs/phantom.ipynb #c32e1c47
+# %% ../nbs/phantom.ipynb #d1c25272
 def draw_tube(
     bone, # float32 HxW: mm of bone along the beam, added to
     tube, # Tube
@@ -377,7 +377,7 @@ def draw_tube(
     dx, dy = X-p0[0], Y-p0[1]
     U, V = dx*d[0]+dy*d[1], dx*d[1]-dy*d[0]
     if tube.bend: U = U + tube.bend*(V*V - .3*w.max()**2)
-    if tube.shear: U = U + tube.shear*V*np.exp(-np.maximum(U, 0)/(.8*w.max()))*np.sign(d[1])*-1
+    if tube.shear: U = U - np.sign(d[1])*tube.shear*V*np.clip(1-U/min(u[-1], 1.6*w.max()), 0, 1)
     if tube.name[:4] in ('radi', 'ulna'): depth = .62 if tube.name[0] == 'r' else .85
     W = np.interp(U, u, w, left=0, right=0)
     C = np.interp(U, u, tube.cortex)
@@ -388,7 +388,7 @@ def draw_tube(
     rho = tube.rho*(1-.45*np.exp(-((U/u[-1]-.5)/.25)**2)) if len(u) > 30 else tube.rho
     bone[win] += (2*depth*tube.gain)*(out - (1-rho)*inn).astype(np.float32)
 
-# %% ../nbs/phantom.ipynb #42aeac26
+# %% ../nbs/phantom.ipynb #e0b0f0cf
 def draw_blob(bone, blob, view):
     "Add a carpal: a round body with a thin bright shell."
     c = blob.contour
@@ -404,7 +404,7 @@ def draw_blob(bone, blob, view):
     rim = np.exp(-((rad*(1-q)-.5)/.55)**2)*(q < 1)
     bone[win] += (blob.depth*(blob.rho*body) + blob.depth*.13*rim).astype(np.float32)
 
-# %% ../nbs/phantom.ipynb #4f40cb99
+# %% ../nbs/phantom.ipynb #f98de4b4
 def soft_tissue(
     shape, # (height, width) in pixels
     hand,  # Hand
@@ -442,8 +442,8 @@ def _grid(shape, step):
     x, y = np.meshgrid(np.arange(shape[1], dtype=np.float32)/step, np.arange(shape[0], dtype=np.float32)/step)
     return x, y
 
-# %% ../nbs/phantom.ipynb #a8fb8f99
-MU_SOFT, MU_BONE = .021, .052                                  # attenuation per mm, soft tissue and (extra) cortical bone
+# %% ../nbs/phantom.ipynb #5e0a258b
+MU_SOFT, MU_BONE = .021, .062                                  # attenuation per mm, soft tissue and (extra) cortical bone
 
 def draw_bones(shape, hand, view, ss=2):
     "Millimetres of bone along each beam, drawn `ss` times finer and averaged."
@@ -460,7 +460,7 @@ def film_response(att, exposure=0., contrast=3.0):
     y0 = 1/(1+np.exp(contrast*a0))
     return (y-y0)/(1-y0)
 
-# %% ../nbs/phantom.ipynb #04d694d7
+# %% ../nbs/phantom.ipynb #edb566ab
 def hand_extent(hand, view, forearm=False):
     "Corner points (x, y) px of the hand's soft tissue without forearm."
     out = []
@@ -491,7 +491,7 @@ def place(
     ty = y0 + free_y*np.clip(.28+jitter*rng.normal(0, .12), .03, .6)
     return make_view(s, rotation, mirror, np.array([tx, ty])-s*lo)
 
-# %% ../nbs/phantom.ipynb #a5e85011
+# %% ../nbs/phantom.ipynb #d4aed195
 def rect_distance(
     shape,  # (height, width)
     lo, hi, # corners (x, y) of a rectangle in the turned frame, px
@@ -513,7 +513,7 @@ def collimate(shape, pts, rng, bottom):
     hi[1] = q[:, 1].max() + bottom*L
     return rect_distance(shape, lo, hi, a)
 
-# %% ../nbs/phantom.ipynb #ba59372e
+# %% ../nbs/phantom.ipynb #ce694931
 def marker_stamp(rng, size, letter='L'):
     "A side marker: lead letter, perhaps on a plastic plate with initials. Brightness and plate, 0..1."
     kind = rng.choice(['letter', 'plate', 'serif'], p=[.35, .5, .15])
@@ -528,8 +528,8 @@ def marker_stamp(rng, size, letter='L'):
         x = rng.uniform(.2, .3)
         cv2.rectangle(plate, (int(x*n), int(.03*n)), (int((1-x)*n), int(.97*n)), 128, -1)
         cv2.rectangle(plate, (int(x*n), int(.03*n)), (int((1-x)*n), int(.97*n)), 255, max(1, n//60))
-        put(letter, .36, .4, .085)
-        for i, t in enumerate(''.join(rng.choice(list('ABCDEFGHJKMNPRST'), 2))): put(t, .66+.18*i, .12, .03)
+        put(letter, .34, .42, .09)
+        for i, t in enumerate(''.join(rng.choice(list('ABCDEFGHJKMNPRST'), 2))): put(t, .68+.17*i, .13, .035)
     elif kind == 'serif': put(letter, .5, .35, .035)
     else: put(letter, .5, .62, .1)
     a = rng.normal(0, 14) if rng.random() < .8 else rng.choice([90, 180, -90])
@@ -546,7 +546,7 @@ def find_room(free, size, rng, tries=40):
     i = np.argmax(room)
     return (int(y[i]), int(x[i])) if room[i] >= size*size else None
 
-# %% ../nbs/phantom.ipynb #588b9492
+# %% ../nbs/phantom.ipynb #08133e35
 TONES = dict(black=((2, 14), (185, 255), .62), grey=((22, 60), (110, 215), .22), pale=((95, 150), (190, 245), .16))
 
 def pick_tone(rng):
@@ -555,7 +555,7 @@ def pick_tone(rng):
     lo, hi, _ = TONES[name]
     return rng.uniform(*lo), rng.uniform(*hi)
 
-# %% ../nbs/phantom.ipynb #d584a6d0
+# %% ../nbs/phantom.ipynb #2a87b334
 FAULTS = ('inverted', 'second_hand', 'rotated', 'cropped', 'dark', 'overexposed', 'bright_plate', 'blurred', 'marker_on_hand')
 
 @dataclass
@@ -576,7 +576,7 @@ class Phantom:
         return f'Phantom({months2ym(self.age_months)}, {self.sex}, seed {self.seed}, {self.shape[0]}x{self.shape[1]} px' + (f', {self.fault})' if self.fault else ')')
     def _repr_png_(self): return thumbnail_png(self.pixels)
 
-# %% ../nbs/phantom.ipynb #0c6bdb12
+# %% ../nbs/phantom.ipynb #17bbfc4f
 def make_phantom(
     seed=0,          # everything random follows from it
     age_months=None, # bone age, 0 to 228; None draws one from 6 to 228
@@ -600,7 +600,7 @@ def make_phantom(
     scene = _scene(shape, age_months, sex, rng, pose, side, fault, nuisance)
     return _expose(scene, film, grain, Phantom(None, None, {}, {}, age_months, sex, int(seed), fault), side, nuisance)
 
-# %% ../nbs/phantom.ipynb #9ed8b53f
+# %% ../nbs/phantom.ipynb #b9afdbf5
 def _film_shape(size, aspect, rng, fault):
     a = rng.uniform(.72, .92) if aspect is None else aspect
     if fault == 'second_hand': a = 1.3
@@ -631,7 +631,7 @@ def _scene(shape, age, sex, rng, pose, side, fault, nuisance):
         out['T'] = T+T2; out['B'] = B+draw_bones(shape, other, v2); out['sdf2'] = sdf2
     return out
 
-# %% ../nbs/phantom.ipynb #a5899483
+# %% ../nbs/phantom.ipynb #f971afb6
 def _texture(shape, rng, px):
     "Smooth random field, unit SD, grain about `px` pixels."
     k = max(px, .6)
@@ -659,11 +659,11 @@ def _expose(o, film, grain, ph, side, nuisance):
         if (d > 0).any(): o['objects']['frame'] = d > 0
     if n: y = y + film.uniform(0, .05)*np.linspace(film.uniform(-1, 1), film.uniform(-1, 1), shape[0], dtype=np.float32)[:, None]
     y = cv2.GaussianBlur(y, (0, 0), (.35+.25*film.random())*px*n + 1e-3 + .3)
-    if n or fault == 'marker_on_hand': y = _mark(y, o, d, film, side, fault)
-    if fault == 'blurred': y = _blur(y, film, px)
     lo, hi = pick_tone(film) if n else (6, 235)
     if fault == 'dark': lo, hi = film.uniform(0, 4), film.uniform(14, 30)
     img = lo + (hi-lo)*y
+    if n or fault == 'marker_on_hand': img = _mark(img, o, d, film, side, fault, (lo, hi))
+    if fault == 'blurred': img = _blur(img, film, px)
     if n: img = img + (.8+film.random()*1.6)*(hi-lo)/200*_noise(shape, grain, px)
     img = np.clip(np.rint(img), 0, 255).astype(np.uint8)
     if fault == 'inverted': img = 255-img
@@ -672,7 +672,7 @@ def _expose(o, film, grain, ph, side, nuisance):
     ph.objects = {**o['objects'], 'forearm': o['forearm'] & mask}
     return ph
 
-# %% ../nbs/phantom.ipynb #48ed96d5
+# %% ../nbs/phantom.ipynb #90f872cd
 def _noise(shape, rng, px):
     return rng.standard_normal(shape, dtype=np.float32) + .7*_texture(shape, rng, .8*px)
 
@@ -696,7 +696,7 @@ def _plate(shape, o, rng):
     o['objects']['plate'] = d < 0
     return rng.uniform(.4, .6)/(1+np.exp(np.clip(d, -30, 30)))
 
-def _mark(y, o, d, rng, side, fault):
+def _mark(y, o, d, rng, side, fault, tone):
     h, w = o['shape']
     s = max(int(rng.uniform(.14, .22)*max(h, w)), 10)
     art, plate = marker_stamp(rng, s, side)
@@ -710,7 +710,8 @@ def _mark(y, o, d, rng, side, fault):
         at = find_room(free, s, rng)
     if at is None: return y
     win = (slice(at[0], at[0]+s), slice(at[1], at[1]+s))
-    y[win] = np.maximum(y[win] + .09*plate, 1.05*art) if True else y[win]
+    white = tone[1]+.7*(255-tone[1]) if fault != 'dark' else 2*tone[1]
+    y[win] = np.maximum(y[win] + .07*(tone[1]-tone[0])*plate, white*art)
     m = np.zeros((h, w), bool); m[win] = (art > .3) | (plate > .3)
     o['objects']['marker'] = m
     return y
@@ -721,7 +722,7 @@ def _blur(y, rng, px):
     for t in np.linspace(-c, c, 4*n): k[int(round(c+t*np.sin(a))), int(round(c+t*np.cos(a)))] += 1
     return cv2.filter2D(cv2.GaussianBlur(y, (0, 0), 1.2*px), -1, k/k.sum())
 
-# %% ../nbs/phantom.ipynb #5bf03f00
+# %% ../nbs/phantom.ipynb #19017c5d
 NONHANDS = ('empty', 'uniform', 'noise', 'gradient', 'text', 'marker', 'foot', 'chest', 'knee')
 
 def make_nonhand(
@@ -737,7 +738,7 @@ def make_nonhand(
     img = globals()[f'_{kind}' if kind != 'noise' else '_noise_film'](shape, rng)
     return np.clip(np.rint(img), 0, 255).astype(np.uint8)
 
-# %% ../nbs/phantom.ipynb #a69b5c4c
+# %% ../nbs/phantom.ipynb #73f06d7e
 def _empty(shape, rng):
     y = np.full(shape, rng.uniform(.02, .1), np.float32); px = max(shape)/256
     d = collimate(shape, np.array([[.15*shape[1], .15*shape[0]], [.85*shape[1], .8*shape[0]]]), rng, .05)
@@ -765,7 +766,7 @@ def _marker(shape, rng):
     y[y0:y0+s, x0:x0+s] = np.maximum(.15*plate+.03, art)
     return 250*y + 2*_noise(shape, rng, 1)
 
-# %% ../nbs/phantom.ipynb #ac10db2a
+# %% ../nbs/phantom.ipynb #ff4dd6c2
 def _film(tubes, soft, blobs, shape, view, rng, scale=1., mu=1.):
     hand = Hand(tubes, blobs, soft, {}, scale)
     _, T, _ = soft_tissue(shape, hand, view)
@@ -803,7 +804,7 @@ def _knee(shape, rng):
     blobs = [Blob('', np.array([2., 34.]), np.c_[22*np.cos(ang), 24*np.sin(ang)], 18., .35)]
     return _film(tubes, soft, blobs, shape, make_view(shape[0]/230, rng.normal(0, 5), False, (shape[1]*.5, shape[0]*.5)), rng)
 
-# %% ../nbs/phantom.ipynb #ac34d1f7
+# %% ../nbs/phantom.ipynb #0893686c
 def _chest(shape, rng):
     h, w = shape; y, x = np.mgrid[:h, :w].astype(np.float32); x = (x/w-.5)*2; y = y/h
     body = 1/(1+np.exp(-(.97-.12*(1-y)-np.abs(x))*40))
@@ -814,7 +815,7 @@ def _chest(shape, rng):
     img = body*(.62-.5*cv2.GaussianBlur(air, (0, 0), h/90)+.14*ribs+.25*spine+.3*heart+.25*ramp01(y, .74, .84))
     return 8+235*np.clip(cv2.GaussianBlur(img.astype(np.float32), (0, 0), h/250), 0, 1) + 3*_noise(shape, rng, h/256)
 
-# %% ../nbs/phantom.ipynb #8ad24f87
+# %% ../nbs/phantom.ipynb #1a6128a4
 def _plan(n, seed, fault_rate, ages):
     "Ages, sexes, splits and faults, each prefix the same whatever `n` is."
     i = np.arange(n); u = np.random.default_rng([seed, 101]).random(4)

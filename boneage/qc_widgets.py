@@ -6,18 +6,18 @@ Docs: https://boneage.github.io/boneage/qc_widgets.html.md"""
 
 # %% auto #0
 __all__ = ['SIDE', 'Flag', 'FLAGS', 'DECISION_COLS', 'CHOICES', 'REASONS', 'KEYS', 'SHEET_CSS', 'STRICT', 'Agreement', 'palm',
-           'disk', 'morph', 'find_fingers', 'hand_angle', 'edge_contact', 'bright_beside', 'sharpness', 'exposure',
-           'silhouette', 'dhash', 'nearest_hash', 'measure_film', 'measure_row', 'flag_table', 'flag_scores',
-           'rank_films', 'qc_measure', 'qc_flags', 'qc_summary', 'utc_now', 'decode_lines', 'read_decisions',
-           'parse_decision', 'lock_file', 'csv_line', 'append_rows', 'Decisions', 'ReviewQueue', 'jpeg', 'message_card',
-           'read_crop', 'film_pair', 'PictureStore', 'need_widgets', 'QCReviewer', 'esc', 'chip', 'card_html',
-           'contact_sheet_html', 'contact_sheet', 'all_decisions', 'settle', 'join_qc', 'apply_qc', 'paired_decisions',
-           'disagreements', 'agreement']
+           'disk', 'morph', 'find_fingers', 'hand_angle', 'edge_contact', 'bright_beside', 'patchy_surround',
+           'exposure', 'edges', 'silhouette', 'dhash', 'nearest_hash', 'measure_film', 'text', 'measure_row',
+           'flag_table', 'flag_scores', 'rank_films', 'qc_measure', 'qc_flags', 'qc_summary', 'utc_now', 'decode_lines',
+           'read_decisions', 'parse_decision', 'lock_file', 'csv_line', 'append_rows', 'Decisions', 'ReviewQueue',
+           'jpeg', 'message_card', 'read_crop', 'film_pair', 'PictureStore', 'need_widgets', 'QCReviewer', 'esc',
+           'chip', 'card_html', 'contact_sheet_html', 'contact_sheet', 'all_decisions', 'settle', 'join_qc', 'apply_qc',
+           'paired_decisions', 'disagreements', 'agreement']
 
-# %% ../nbs/02_qc_widgets.ipynb #cb977fff
+# %% ../nbs/02_qc_widgets.ipynb #cb4d1fc9
 "Flags doubtful films in a radiologist's words, shows them worst first, and keeps every decision a person makes."
 
-# %% ../nbs/02_qc_widgets.ipynb #091e361a
+# %% ../nbs/02_qc_widgets.ipynb #c6622c4c
 import base64,csv,html,os,tempfile,time
 import cv2,numpy as np,pandas as pd
 from collections import OrderedDict,namedtuple
@@ -30,7 +30,7 @@ import boneage
 from .core import (FilmError,ManifestError,atomic_path,load_film,months2ym,outline,read_mask,run_rows,
     show_films,shrink)
 
-# %% ../nbs/02_qc_widgets.ipynb #028ae8e5
+# %% ../nbs/02_qc_widgets.ipynb #b1b2c789
 def palm(
     mask, # bool HxW
 ): # (y, x), radius in px
@@ -39,7 +39,7 @@ def palm(
     y,x = np.unravel_index(d.argmax(), d.shape)
     return (int(y),int(x)),float(d.max())
 
-# %% ../nbs/02_qc_widgets.ipynb #21b06703
+# %% ../nbs/02_qc_widgets.ipynb #3c7cf663
 def disk(r): return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2*max(1,round(r))+1,)*2)
 
 def morph(
@@ -50,7 +50,7 @@ def morph(
     "Morphology with a disk, on boolean masks."
     return cv2.morphologyEx(mask.astype(np.uint8), op, disk(r)).astype(bool)
 
-# %% ../nbs/02_qc_widgets.ipynb #1300996b
+# %% ../nbs/02_qc_widgets.ipynb #5cc58fef
 def find_fingers(
     mask, # bool HxW
 ): # list of (area in palm areas, (y, x) of the tip)
@@ -65,7 +65,7 @@ def find_fingers(
         if np.ptp(d) > .4*r: res.append((len(ys)/(np.pi*r*r), (int(ys[d.argmax()]),int(xs[d.argmax()]))))
     return res
 
-# %% ../nbs/02_qc_widgets.ipynb #3f5cb733
+# %% ../nbs/02_qc_widgets.ipynb #20b4bc12
 def hand_angle(
     mask, # bool HxW
 ): # degrees from upright, clockwise positive, -180..180
@@ -80,7 +80,7 @@ def hand_angle(
     vx,vy = np.linalg.eigh(np.cov(xs,ys))[1][:,1]
     return float(np.degrees(np.arctan2(vx,-vy) if vy<0 else np.arctan2(-vx,vy)))
 
-# %% ../nbs/02_qc_widgets.ipynb #d1dc9a63
+# %% ../nbs/02_qc_widgets.ipynb #edf8c44f
 def edge_contact(
     mask, # bool HxW
     angle=0., # direction of the fingers, degrees from upright
@@ -91,7 +91,7 @@ def edge_contact(
     wrist = (round(angle/90)+2)%4
     return (sum(n)-n[wrist])/r, n[wrist]/r
 
-# %% ../nbs/02_qc_widgets.ipynb #29212cea
+# %% ../nbs/02_qc_widgets.ipynb #37f1a42f
 def bright_beside(
     pixels, # uint8 HxW, bone bright
     mask, # bool HxW
@@ -104,34 +104,50 @@ def bright_beside(
     if hand-back < 8: return 0.
     return palm(away & (pixels > back+.6*(hand-back)))[1]/r
 
-# %% ../nbs/02_qc_widgets.ipynb #ce2b425d
-def sharpness(
-    pixels, # uint8 HxW
-    mask, # bool HxW
-): # fine over coarse detail, about 0.05..1
-    "How much fine detail the hand shows, compared with its own coarser detail."
+# %% ../nbs/02_qc_widgets.ipynb #1f38643e
+def patchy_surround(
+    pixels:np.ndarray, # uint8 HxW, bone bright
+    mask:np.ndarray, # bool HxW
+)->float: # spread of the surround, as a share of the hand's own range
+    "How unevenly bright the film is just around the hand."
+    r = palm(mask)[1]
+    ring = morph(mask, cv2.MORPH_DILATE, .6*r) & ~morph(mask, cv2.MORPH_DILATE, .1*r)
+    if not ring.any(): return 0.
+    lo,hi = np.percentile(cv2.GaussianBlur(pixels,(0,0),2)[ring], [10,85])
+    return float((hi-lo)/max(np.percentile(pixels[mask],95)-lo, 5))
+
+# %% ../nbs/02_qc_widgets.ipynb #b9adeb83
+def exposure(
+    pixels:np.ndarray, # uint8 HxW, bone bright
+    mask:np.ndarray, # bool HxW
+)->dict: # level, contrast, skin_step (grey levels 0..255), white, soft_lost (share of the hand, 0..1)
+    "Brightness, contrast and saturation inside the mask, and the step at the skin."
+    r,p = palm(mask)[1],cv2.GaussianBlur(pixels,(0,0),1)
+    grow = lambda f: morph(mask, cv2.MORPH_DILATE, f*r)
+    rim,ring = mask & ~morph(mask,cv2.MORPH_ERODE,.1*r),grow(.35) & ~grow(.05)
+    out = p[ring] if ring.any() else np.zeros(1,np.uint8)
+    back,noise = np.median(out),1.48*np.median(abs(out.astype(float)-np.median(out)))+1
+    lo,mid,hi = np.percentile(pixels[mask], [5,50,95])
+    return dict(level=mid, contrast=hi-lo, skin_step=np.median(p[rim])-back, white=(pixels[mask]>=250).mean(),
+        soft_lost=(p[mask] <= back+2*noise).mean())
+
+# %% ../nbs/02_qc_widgets.ipynb #c6b0b6ef
+def edges(
+    pixels:np.ndarray, # uint8 HxW
+    mask:np.ndarray, # bool HxW
+)->dict: # sharpness (1 blurred .. 2 sharp), metal (steepest edges over usual edges, 1.5 .. 4)
+    "How sharp the hand is, and whether something on it is sharper than bone."
     ys,xs = np.nonzero(mask)
     box = np.s_[ys.min():ys.max()+1, xs.min():xs.max()+1]
     p,m = shrink(pixels[box],256).astype(np.float32),shrink(mask[box],256)
-    m = morph(np.pad(m,1), cv2.MORPH_ERODE, 3)[1:-1,1:-1]
-    if m.sum() < 50: return 0.
-    g1,g3 = cv2.GaussianBlur(p,(0,0),1),cv2.GaussianBlur(p,(0,0),3)
-    return float((p-g1)[m].std()/max((g1-g3)[m].std(), .5))
+    def slope(sigma, erode):
+        g = cv2.GaussianBlur(p,(0,0),sigma)
+        inside = morph(np.pad(m,1), cv2.MORPH_ERODE, erode)[1:-1,1:-1]
+        return np.hypot(*(cv2.Sobel(g,cv2.CV_32F,*o) for o in ((1,0),(0,1))))[inside if inside.any() else m]
+    fine,coarse,deep = slope(1,3),slope(3,3),np.percentile(slope(.8,5), [95,99.9])
+    return dict(sharpness=np.percentile(fine,99.5)/max(np.percentile(coarse,99.5),1), metal=deep[1]/max(deep[0],1))
 
-# %% ../nbs/02_qc_widgets.ipynb #3bdc21b3
-def exposure(
-    pixels, # uint8 HxW, bone bright
-    mask, # bool HxW
-): # dict: level, contrast (0..255), white (0..1), skin_step (grey levels)
-    "Brightness, contrast and saturation inside the mask, and the step at the skin."
-    v = pixels[mask]
-    r = palm(mask)[1]
-    rim,out = mask & ~morph(mask,cv2.MORPH_ERODE,.1*r),morph(mask,cv2.MORPH_DILATE,.12*r) & ~morph(mask,cv2.MORPH_DILATE,.03*r)
-    step = float(np.median(pixels[rim]))-float(np.median(pixels[out])) if out.any() else 0.
-    lo,mid,hi = np.percentile(v, [5,50,95])
-    return dict(level=mid, contrast=hi-lo, white=float((v>=250).mean()), skin_step=step)
-
-# %% ../nbs/02_qc_widgets.ipynb #0ceca475
+# %% ../nbs/02_qc_widgets.ipynb #fa2091cd
 def silhouette(
     mask, # bool HxW
 ): # dict: area, solidity, ragged, length, parts
@@ -144,7 +160,7 @@ def silhouette(
     return dict(area=mask.mean(), solidity=mask.sum()/max(1.,cv2.contourArea(hull)),
         ragged=(mask^smooth).sum()/mask.sum(), length=max(a,b)/max(1.,min(a,b)), parts=len(cs))
 
-# %% ../nbs/02_qc_widgets.ipynb #402e8f3a
+# %% ../nbs/02_qc_widgets.ipynb #8fc0cf66
 def dhash(
     pixels, # uint8 HxW
 ): # 64 hex digits
@@ -152,7 +168,7 @@ def dhash(
     t = cv2.resize(pixels, (17,16), interpolation=cv2.INTER_AREA).astype(int)
     return np.packbits(t[:,1:] > t[:,:-1]).tobytes().hex()
 
-# %% ../nbs/02_qc_widgets.ipynb #0e09391f
+# %% ../nbs/02_qc_widgets.ipynb #a9477ac6
 def nearest_hash(
     hashes, # sequence of hex strings; '' where there is none
 ): # distance to the nearest other film in bits (999: none), and its position
@@ -167,7 +183,7 @@ def nearest_hash(
         dist[i],who[i] = d.min(),ok[d.argmin()]
     return dist,who
 
-# %% ../nbs/02_qc_widgets.ipynb #ccbaac51
+# %% ../nbs/02_qc_widgets.ipynb #044d22a2
 SIDE = 512  # longest side of the copy that is measured, px
 
 def measure_film(
@@ -181,22 +197,23 @@ def measure_film(
     angle = hand_angle(m)
     edge,wrist = edge_contact(m, angle)
     return dict(no_hand=0., aspect=shape[1]/shape[0], dhash=dhash(p), angle=abs(angle), fingers=float(len(find_fingers(m))),
-        edge=edge, wrist=wrist, beside=bright_beside(p,m), sharpness=sharpness(pixels,mask), **silhouette(m), **exposure(p,m))
+        edge=edge, wrist=wrist, beside=bright_beside(p,m), patchy=patchy_surround(p,m), **silhouette(m), **exposure(p,m), **edges(pixels,mask))
 
-# %% ../nbs/02_qc_widgets.ipynb #439501c8
+# %% ../nbs/02_qc_widgets.ipynb #a0c9796d
+def text(row, col): return '' if pd.isna(row.get(col, None)) else str(row[col])  # a CSV gives NaN for an empty field
+
 def measure_row(
     row, # one row of the table
 ): # dict of m_ columns
     "Measures of one row, from its files."
     rad = load_film(row)
-    msk = str(row.get('mask_path') or '')
-    refused = not msk or row.get('seg_status','ok')!='ok'
+    msk = text(row,'mask_path')
+    refused = not msk or text(row,'seg_status') not in ('','ok')
     m = dict(no_hand=1., dhash=dhash(rad.pixels)) if refused else measure_film(rad.pixels, read_mask(msk, rad.shape))
-    guessed = rad.inverted and 'MONOCHROME1' not in rad.decision
-    m |= dict(turned=float(guessed), no_crop=float(bool(str(row.get('crop_error') or ''))))
+    m['turned'] = float(rad.inverted and 'MONOCHROME1' not in rad.decision)
     return {f'm_{k}': v if isinstance(v,str) else round(float(v),4) for k,v in m.items()}
 
-# %% ../nbs/02_qc_widgets.ipynb #6d8907b3
+# %% ../nbs/02_qc_widgets.ipynb #78abf997
 Flag = namedtuple('Flag', 'word measure typical limit weight reason')
 
 FLAGS = [
@@ -205,24 +222,31 @@ FLAGS = [
     Flag('no crop', 'no_crop', 0, .5, .9, 'the crop failed'),
     Flag('hand too small', 'area', .25, .10, .7, 'RSNA films: 1% lie below 0.14 of the film'),
     Flag('hand too large', 'area', .40, .55, .9, 'RSNA films: 1% lie above 0.45; more is background'),
-    Flag('cut off at the edge', 'edge', .0, .8, .7, 'wider than two fingertips away from the wrist'),
+    Flag('cut off at the edge', 'edge', .0, .5, .7, 'a fingertip wide, away from the wrist'),
     Flag('outline too full', 'solidity', .80, .93, .8, 'a spread hand leaves gaps; a plate does not'),
     Flag('outline too thin', 'solidity', .72, .50, .8, 'half the hull is empty: parts are missing'),
     Flag('outline ragged', 'ragged', .01, .05, .7, 'roughness finer than a fingertip'),
-]
-
-# %% ../nbs/02_qc_widgets.ipynb #4862125d
-FLAGS += [
     Flag('fingers not apart', 'fingers', 5, 2.5, .4, 'two or fewer: fused, bent or lost'),
     Flag('long and narrow', 'length', 1.8, 3.2, .6, 'more forearm than hand, or a sliver'),
-    Flag('rotated', 'angle', 5, 30, .5, 'training turns films by 10 degrees at most'),
-    Flag('second object', 'beside', .15, .55, .7, 'half a palm wide: no marker, no frame'),
-    Flag('hand darker than surround', 'skin_step', 25, 0, .9, 'inverted, or a plate brighter than skin'),
-    Flag('turned, check polarity', 'turned', 0, .5, .3, 'polarity was guessed from the border'),
-    Flag('dark', 'level', 110, 40, .6, 'soft tissue is lost near black'),
-    Flag('low contrast', 'contrast', 110, 45, .6, 'bone and soft tissue hardly differ'),
-    Flag('over-exposed', 'white', .0, .15, .7, 'bone detail is lost at white'),
-    Flag('blurred', 'sharpness', .35, .15, .6, 'moved, or enlarged from a small copy'),
+]
+
+# %% ../nbs/02_qc_widgets.ipynb #5f4c5aba
+FLAGS += [
+    Flag('rotated', 'angle', 5, 30, .6, 'training turns films by 10 degrees at most'),
+    Flag('second hand or object', 'beside', .15, .55, .8, 'half a palm wide: no marker, no frame'),
+    Flag('plate under the hand', 'patchy', 0, .15, .5, 'the surround varies by a sixth of the range'),
+    Flag('marker or metal on the hand', 'metal', 1.7, 2.4, .6, 'edges harder than those of bone'),
+    Flag('darker than its surround', 'skin_step', 15, 0, .9, 'inverted, or a plate brighter than skin'),
+    Flag('turned: check polarity', 'turned', 0, .5, .4, 'polarity was guessed from the border'),
+    Flag('too dark', 'level', 60, 15, .6, 'bone and soft tissue share a few grey levels'),
+    Flag('over-exposed', 'soft_lost', .0, .17, .7, 'a sixth of the hand has no visible skin'),
+    Flag('low contrast', 'contrast', 110, 40, .7, 'bone and soft tissue hardly differ'),
+    Flag('saturated', 'white', .0, .10, .7, 'bone detail is lost at white'),
+    Flag('blurred', 'sharpness', 1.8, 1.5, .7, 'edges as soft as after a 2 px blur at 256 px'),
+]
+
+# %% ../nbs/02_qc_widgets.ipynb #9f28de92
+FLAGS += [
     Flag('odd shape of film', 'aspect', .8, .40, .4, 'a strip, or squashed on the way'),
     Flag('very wide film', 'aspect', .8, 1.6, .4, 'two hands on one film, or squashed'),
     Flag('duplicate', 'twin', 60, 12, .8, 'fewer than 12 of 256 bits differ from another film'),
@@ -230,14 +254,14 @@ FLAGS += [
     Flag('mask unstable', 'stability_score', .97, .80, .5, 'a small change of threshold moves the outline'),
 ]
 
-# %% ../nbs/02_qc_widgets.ipynb #54925064
+# %% ../nbs/02_qc_widgets.ipynb #8df41769
 def flag_table(
     flags=FLAGS, # list of Flag
 ): # DataFrame, one row per flag
     "The flags with their limits and reasons."
     return pd.DataFrame(flags)
 
-# %% ../nbs/02_qc_widgets.ipynb #6b1f82fb
+# %% ../nbs/02_qc_widgets.ipynb #4dd78f08
 def flag_scores(
     df, # table with m_ columns
     flags=FLAGS, # list of Flag
@@ -250,7 +274,7 @@ def flag_scores(
         return np.nan_to_num(np.clip(.5*(v-f.typical)/(f.limit-f.typical), 0, 1))
     return pd.DataFrame({f.word:score(f) for f in flags}, index=df.index)
 
-# %% ../nbs/02_qc_widgets.ipynb #b7dcbc2e
+# %% ../nbs/02_qc_widgets.ipynb #eefd93db
 def rank_films(
     df, # table with m_ columns
     flags=FLAGS, # list of Flag
@@ -266,7 +290,7 @@ def rank_films(
     df = df.sort_values('qc_score', ascending=False, kind='stable')
     return df.assign(qc_rank=np.arange(1,len(df)+1))
 
-# %% ../nbs/02_qc_widgets.ipynb #7e0622ac
+# %% ../nbs/02_qc_widgets.ipynb #d09920c8
 def qc_measure(
     df, # table with path, mask_path
     out=None, # workspace folder; None: nothing is kept
@@ -279,15 +303,16 @@ def qc_measure(
     tmp = tempfile.TemporaryDirectory() if out is None else None
     folder = Path(out or tmp.name)
     folder.mkdir(parents=True, exist_ok=True)
-    try: res = run_rows(df, measure_row, folder/'qc.jsonl', settings='qc-1', inputs=('path','mask_path'), error_col='qc_error',
+    try: res = run_rows(df, measure_row, folder/'qc.jsonl', settings='qc-2', inputs=('path','mask_path'), error_col='qc_error',
             n_jobs=n_jobs, redo=redo, desc='qc')
     finally:
         if tmp: tmp.cleanup()
     dist,who = nearest_hash(list(res.get('m_dhash', pd.Series('',index=res.index))))
+    has = lambda d,c: (d[c].fillna('')!='').astype(float) if c in d else 0.
     twin = [str(res.id.iloc[i]) if i>=0 and d<=12 else '' for i,d in zip(who,dist)]
-    return res.assign(m_twin=dist, m_unreadable=(res.qc_error.fillna('')!='').astype(float), twin_id=twin)
+    return res.assign(m_twin=dist, twin_id=twin, m_unreadable=has(res,'qc_error'), m_no_crop=has(res,'crop_error'))
 
-# %% ../nbs/02_qc_widgets.ipynb #9e3d1a7d
+# %% ../nbs/02_qc_widgets.ipynb #bc575b49
 def qc_flags(
     df, # table with path and mask_path [, crop_path, seg_status, predicted_iou, ...]
     out=None, # workspace folder for the journal; None: nothing is kept
@@ -299,7 +324,7 @@ def qc_flags(
     "Measure every film, name its faults, and put the worst first."
     return rank_films(qc_measure(df, out, n_jobs=n_jobs, redo=redo), flags)
 
-# %% ../nbs/02_qc_widgets.ipynb #315eeb60
+# %% ../nbs/02_qc_widgets.ipynb #8296ea6b
 def qc_summary(
     df, # table from `qc_flags`
 ): # DataFrame: films, share per flag
@@ -309,13 +334,13 @@ def qc_summary(
     n['any flag'] = (df.qc_flags.fillna('')!='').sum()
     return pd.DataFrame(dict(films=n, share=(n/max(1,len(df))).round(3))).rename_axis('flag')
 
-# %% ../nbs/02_qc_widgets.ipynb #9648e694
+# %% ../nbs/02_qc_widgets.ipynb #37bc4c91
 DECISION_COLS = ['id','qc','qc_reason','qc_note','reviewer','reviewed_at','version']
 CHOICES = ('keep','reject','unsure')
 
 def utc_now(): return datetime.now(timezone.utc).isoformat(timespec='seconds')
 
-# %% ../nbs/02_qc_widgets.ipynb #3f43e6bf
+# %% ../nbs/02_qc_widgets.ipynb #497ef3cc
 def decode_lines(
     path, # CSV file
 ): # list of str, separator
@@ -327,7 +352,7 @@ def decode_lines(
     head = lines[0] if lines else ''
     return lines,max(',;\t', key=head.count)
 
-# %% ../nbs/02_qc_widgets.ipynb #eee23f5e
+# %% ../nbs/02_qc_widgets.ipynb #4c0b1647
 def read_decisions(
     path, # CSV file; a missing or empty one has no decisions
 ): # list of dict, list of str (problems), list of str (header) or None
@@ -346,7 +371,7 @@ def read_decisions(
         rows.append(r) if not why else bad.append(f'line {n} of {Path(path).name} {why}: it is ignored and left as it is')
     return rows,bad,(head,sep)
 
-# %% ../nbs/02_qc_widgets.ipynb #f3cc9d4b
+# %% ../nbs/02_qc_widgets.ipynb #383bdd1c
 def parse_decision(
     line, # one line of the file
     head, # column names
@@ -361,7 +386,7 @@ def parse_decision(
     if r['qc'] not in CHOICES+('undo',): return None,f"says '{r['qc'][:20]}', expected keep, reject, unsure or undo"
     return r,''
 
-# %% ../nbs/02_qc_widgets.ipynb #6023c1c3
+# %% ../nbs/02_qc_widgets.ipynb #f6ad6fd3
 def lock_file(
     fd, # open file descriptor
 ):
@@ -379,7 +404,7 @@ def csv_line(
     q = [' '.join(str(v).split()) for v in vals]
     return sep.join('"'+v.replace('"','""')+'"' if any(c in v for c in (sep,'"')) else v for v in q)+'\n'
 
-# %% ../nbs/02_qc_widgets.ipynb #1b04acbb
+# %% ../nbs/02_qc_widgets.ipynb #a8220f37
 def append_rows(
     path, # CSV file, made when missing
     rows, # list of dict
@@ -400,7 +425,7 @@ def append_rows(
         return os.fstat(fd).st_size
     finally: os.close(fd)
 
-# %% ../nbs/02_qc_widgets.ipynb #36dd3e23
+# %% ../nbs/02_qc_widgets.ipynb #68ff4c3e
 class Decisions:
     "One reviewer's decisions in an append-only file."
     def __init__(self,
@@ -413,7 +438,7 @@ class Decisions:
         self.refresh()
     def __repr__(self): return f'{len(self.mine)} films decided by {self.reviewer} in {self.path.name}' + (f', {len(self.pending)} not on disk' if self.pending else '')
 
-# %% ../nbs/02_qc_widgets.ipynb #7dfadd44
+# %% ../nbs/02_qc_widgets.ipynb #273412de
 @patch
 def refresh(self:Decisions):
     "Read the file again if somebody else wrote to it."
@@ -426,7 +451,7 @@ def refresh(self:Decisions):
     except (OSError,ValueError) as e: self.error = str(e)
     self.replay()
 
-# %% ../nbs/02_qc_widgets.ipynb #c5935f7b
+# %% ../nbs/02_qc_widgets.ipynb #e73ddb92
 @patch
 def replay(self:Decisions):
     "Derive the present state: an undo takes back the latest decision of its reviewer on that film."
@@ -444,7 +469,7 @@ def _apply(self:Decisions, r):
     if st: self.mine[r['id']] = st[-1]
     else: self.mine.pop(r['id'], None)
 
-# %% ../nbs/02_qc_widgets.ipynb #6a22cf78
+# %% ../nbs/02_qc_widgets.ipynb #28a83ac5
 @patch
 def add(self:Decisions,
     id, # film
@@ -462,7 +487,7 @@ def add(self:Decisions,
     self.flush()
     return r
 
-# %% ../nbs/02_qc_widgets.ipynb #5a980929
+# %% ../nbs/02_qc_widgets.ipynb #feb9cb4d
 @patch
 def flush(self:Decisions): # True when everything is on disk
     "Write what is not on disk yet."
@@ -474,7 +499,7 @@ def flush(self:Decisions): # True when everything is on disk
     except (OSError,ValueError) as e: self.error = str(e)
     return not self.pending
 
-# %% ../nbs/02_qc_widgets.ipynb #c58b765b
+# %% ../nbs/02_qc_widgets.ipynb #d7d2fa77
 @patch
 def undo(self:Decisions): # id of the film, or None when there is nothing to undo
     "Take back this reviewer's latest decision that still stands; again and again, also after a restart."
@@ -490,14 +515,14 @@ def save_to(self:Decisions, path): # path of the new decisions file
     if self.path.exists(): raise FileExistsError(f'{self.path.name} exists already; give the name of a new file')
     return self.flush()
 
-# %% ../nbs/02_qc_widgets.ipynb #d54a8a7d
+# %% ../nbs/02_qc_widgets.ipynb #f1c8595e
 @patch
 def current(self:Decisions): # DataFrame: DECISION_COLS, one row per film and reviewer
     "What stands now, for every reviewer in the file."
     rows = [st[-1] for st in self.stacks.values() if st]
     return pd.DataFrame(rows, columns=DECISION_COLS)
 
-# %% ../nbs/02_qc_widgets.ipynb #96dce0ae
+# %% ../nbs/02_qc_widgets.ipynb #2925f0c9
 class ReviewQueue:
     "Films in order of doubt, one of them current, with the decisions beside them."
     def __init__(self,
@@ -517,7 +542,7 @@ class ReviewQueue:
     def __len__(self): return len(self.view)
     def __repr__(self): return self.progress()
 
-# %% ../nbs/02_qc_widgets.ipynb #a9326cc4
+# %% ../nbs/02_qc_widgets.ipynb #df3939d6
 @patch
 def strangers(self:ReviewQueue)->list: # ids
     "Decided films that the table does not know: they stay in the file."
@@ -528,7 +553,7 @@ def state(self:ReviewQueue, id:str)->dict: # {} when undecided
     "This reviewer's decision on a film."
     return self.decisions.mine.get(id, {})
 
-# %% ../nbs/02_qc_widgets.ipynb #f3fc2dc7
+# %% ../nbs/02_qc_widgets.ipynb #4e905f5d
 @patch
 def filter(self:ReviewQueue,
     flag:str='', # one of the words in qc_flags; '' for all
@@ -548,7 +573,7 @@ def filter(self:ReviewQueue,
     self.pos = self.view.index(here) if here in self.view else 0
     return len(self.view)
 
-# %% ../nbs/02_qc_widgets.ipynb #0cffe586
+# %% ../nbs/02_qc_widgets.ipynb #49036cd2
 @patch(as_prop=True)
 def id(self:ReviewQueue): return self.view[self.pos] if self.view else None
 
@@ -560,7 +585,7 @@ def ahead(self:ReviewQueue, n:int=3)->list: # rows
     "The rows that come next."
     return [self.df.loc[i] for i in self.view[self.pos+1:self.pos+1+n]]
 
-# %% ../nbs/02_qc_widgets.ipynb #41b24259
+# %% ../nbs/02_qc_widgets.ipynb #41083ea8
 @patch
 def step(self:ReviewQueue, n:int=1)->str: # id
     "Go on or back, staying inside the view."
@@ -582,7 +607,7 @@ def first_open(self:ReviewQueue)->str|None: # id
     self.pos = next((n for n,i in enumerate(self.view) if not self.state(i)), max(0,len(self.view)-1))
     return self.id
 
-# %% ../nbs/02_qc_widgets.ipynb #81636609
+# %% ../nbs/02_qc_widgets.ipynb #09e56032
 @patch
 def decide(self:ReviewQueue,
     qc:str, # 'keep', 'reject' or 'unsure'
@@ -604,7 +629,7 @@ def undo(self:ReviewQueue)->str|None: # id of the film, None when nothing is lef
     if id in self.place: self.goto(id)
     return id
 
-# %% ../nbs/02_qc_widgets.ipynb #6a525091
+# %% ../nbs/02_qc_widgets.ipynb #d7b79d60
 @patch
 def pace(self:ReviewQueue)->float|None: # films a minute
     "Decisions a minute, pauses left out."
@@ -620,7 +645,7 @@ def progress(self:ReviewQueue)->str: # '412 of 12,611 decided, 38 a minute, 5 h 
     t = f'{left/60:.0f} h {left%60:.0f} min' if left>=600 else f'{int(left//60)} h {left%60:.0f} min' if left>=60 else f'{left:.0f} min'
     return f'{n:,} of {total:,} decided' + (f', {p:.0f} a minute, {t} left' if p and n<total else '')
 
-# %% ../nbs/02_qc_widgets.ipynb #7eedfa59
+# %% ../nbs/02_qc_widgets.ipynb #dab3de71
 def jpeg(img:np.ndarray, quality:int=88)->bytes: # JPEG file
     "Encode grey or RGB."
     return cv2.imencode('.jpg', img if img.ndim==2 else img[...,::-1], [cv2.IMWRITE_JPEG_QUALITY,quality])[1].tobytes()
@@ -635,16 +660,16 @@ def message_card(
         cv2.putText(img, text[n*38:(n+1)*38], (8, side//3+n*side//16), cv2.FONT_HERSHEY_SIMPLEX, side/700, 230, 1, cv2.LINE_AA)
     return img
 
-# %% ../nbs/02_qc_widgets.ipynb #595c741d
+# %% ../nbs/02_qc_widgets.ipynb #60aa98c5
 def read_crop(row:pd.Series)->np.ndarray: # uint8 HxW
     "The crop of a row, or a FilmError that says why there is none."
-    path = str(row.get('crop_path') or '')
-    if path in ('','nan'): raise FilmError(str(row.get('crop_error') or row.get('seg_error') or 'no crop was made'))
+    path = text(row,'crop_path')
+    if not path: raise FilmError(text(row,'crop_error') or text(row,'seg_error') or 'no crop was made')
     img = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE) if Path(path).exists() and os.path.getsize(path) else None
     if img is None: raise FilmError(f'the crop {Path(path).name} is missing or damaged: run the crop step again')
     return img
 
-# %% ../nbs/02_qc_widgets.ipynb #d4ebb931
+# %% ../nbs/02_qc_widgets.ipynb #d17d1727
 def film_pair(
     row:pd.Series, # one row of the table
     side:int=480, # longest side of each picture, px
@@ -653,18 +678,18 @@ def film_pair(
     said = []
     try:
         rad = load_film(row)
-        msk = str(row.get('mask_path') or '')
+        msk = text(row,'mask_path')
         film = shrink(rad.pixels, side)
-        if msk not in ('','nan') and row.get('seg_status','ok')=='ok':
+        if msk and text(row,'seg_status') in ('','ok'):
             try: film = outline(film, shrink(read_mask(msk, rad.shape), side), width=1)
             except (FilmError,OSError) as e: said.append(f'no outline: {e}')
-        else: said.append(f"no mask: {row.get('seg_error') or 'not segmented'}")
+        else: said.append(f"no mask: {text(row,'seg_error') or 'not segmented'}")
     except (FilmError,OSError) as e: film,said = message_card('film not available', side),[str(e)]
     try: crop = shrink(read_crop(row), side)
     except (FilmError,OSError) as e: crop,said = message_card('no crop', side),said+[f'no crop: {e}']
     return film,crop,said
 
-# %% ../nbs/02_qc_widgets.ipynb #ccc78cf2
+# %% ../nbs/02_qc_widgets.ipynb #42b0324b
 class PictureStore:
     "Pictures by id, made in a background thread, the least recently used ones forgotten."
     def __init__(self,
@@ -686,7 +711,7 @@ class PictureStore:
         for r in ahead: self.want(r)
         return f.result()
 
-# %% ../nbs/02_qc_widgets.ipynb #d1798af3
+# %% ../nbs/02_qc_widgets.ipynb #163e34f8
 REASONS = ('mask wrong','fingers cut off','wrist cut off','second hand or object','rotated','blurred','too dark','over-exposed',
     'metal or plaster','not a hand')
 KEYS = dict(k='keep', r='reject', u='unsure', z='undo', ArrowRight='next', ArrowLeft='back')
@@ -697,7 +722,7 @@ def need_widgets():
     except ImportError as e: raise ImportError("the reviewer needs ipywidgets: pip install 'boneage[qc]'") from e
     return ipywidgets
 
-# %% ../nbs/02_qc_widgets.ipynb #acab6500
+# %% ../nbs/02_qc_widgets.ipynb #1add1d96
 class QCReviewer:
     "Film with outline beside its crop; keep, reject or be unsure with one key."
     def __init__(self,
@@ -724,7 +749,7 @@ class QCReviewer:
         display(self.box)
     def __repr__(self): return f'QCReviewer: {self.queue.progress()}, {self.decisions!r}'
 
-# %% ../nbs/02_qc_widgets.ipynb #6c7ea6be
+# %% ../nbs/02_qc_widgets.ipynb #11d960ec
 def esc(o): return html.escape(str(o))
 
 def chip(text, bg='#7a5c00'): return f"<span style='background:{bg};color:#fff;border-radius:9px;padding:1px 8px;margin:0 4px 2px 0;display:inline-block'>{esc(text)}</span>"
@@ -735,20 +760,20 @@ def _build(self:QCReviewer):
     w,line = self.w,dict(flex_flow='row wrap', align_items='center', width='100%')
     def button(text, style='', tip=''): return w.Button(description=text, button_style=style, tooltip=tip, layout=w.Layout(width='auto', min_width='84px'))
     self.bar,self.info,self.message,self.hint = (w.HTML(layout=w.Layout(width='100%')) for _ in range(4))
-    self.film,self.crop = (w.Image(format='jpeg', layout=w.Layout(max_width='48%', max_height=f'{self.side}px', margin='4px')) for _ in range(2))
+    self.film,self.crop = (w.Image(format='jpeg', layout=w.Layout(max_width='48%', height=f'{self.side}px', margin='4px', object_fit='contain')) for _ in range(2))
     self.pictures = w.HBox([self.film,self.crop], layout=w.Layout(width='100%', justify_content='center', align_items='center'))
     self.buttons = dict(back=button('← Back'), keep=button('Keep (K)','success'), unsure=button('Unsure (U)','warning'),
         reject=button('Reject (R)','danger'), undo=button('Undo (Z)'), next=button('Next →'))
     self.chips = {r:w.ToggleButton(description=r, layout=w.Layout(width='auto')) for r in self.reasons}
     self.note = w.Text(placeholder='note', continuous_update=False, layout=w.Layout(flex='1 1 240px', width='auto'))
-    self.goto = w.Text(placeholder='go to id', continuous_update=False, layout=w.Layout(width='130px'))
+    self.goto = w.Text(placeholder='go to id', continuous_update=False, layout=w.Layout(width='110px'))
     self._build_filters()
     self.keypad = w.VBox([self.pictures, w.HBox(list(self.buttons.values()), layout=w.Layout(justify_content='center', **line)),
         w.HBox(list(self.chips.values()), layout=w.Layout(justify_content='center', **line))], layout=w.Layout(width='100%'))
     self.box = w.VBox([self.bar, w.HBox(self.filters, layout=w.Layout(**line)), self.message, self.info, self.keypad,
         w.HBox([self.note], layout=w.Layout(**line)), self.hint], layout=w.Layout(width='100%', max_width='1200px', padding='6px'))
 
-# %% ../nbs/02_qc_widgets.ipynb #f557f8ea
+# %% ../nbs/02_qc_widgets.ipynb #162f35cb
 @patch
 def _build_filters(self:QCReviewer):
     "Filters on top: flag, decision, sex, bone age, id."
@@ -756,14 +781,14 @@ def _build_filters(self:QCReviewer):
     words = df.qc_flags.str.split(';').explode().value_counts()
     opts = [('every flag','')]+[(f'{k} ({n})',k) for k,n in words.items() if k]
     drop = lambda o,width: w.Dropdown(options=o, layout=w.Layout(width=width))
-    self.by_flag = drop(opts, '230px')
+    self.by_flag = drop(opts, '210px')
     self.by_decision = drop([('every decision',''),('open','open')]+[(c,c) for c in CHOICES], '140px')
     self.by_sex = drop([('both sexes',''),('girls','F'),('boys','M')], '110px')
-    self.by_age = w.IntRangeSlider(value=(0,300), min=0, max=300, step=6, description='months', layout=w.Layout(width='260px'),
+    self.by_age = w.IntRangeSlider(value=(0,300), min=0, max=300, step=6, description='months', layout=w.Layout(width='230px'),
         style=dict(description_width='56px'), continuous_update=False)
     self.filters = [self.by_flag,self.by_decision]+([self.by_sex] if 'sex' in df else [])+([self.by_age] if 'age_months' in df else [])+[self.goto]
 
-# %% ../nbs/02_qc_widgets.ipynb #06b38f3f
+# %% ../nbs/02_qc_widgets.ipynb #affb71f3
 @patch
 def _connect(self:QCReviewer):
     "Connect every button, filter and key to `do`."
@@ -781,7 +806,7 @@ def _connect(self:QCReviewer):
 @patch
 def _small(self:QCReviewer, text): return f"<div style='font-size:12px;opacity:.8;line-height:1.4'>{text}</div>"
 
-# %% ../nbs/02_qc_widgets.ipynb #778d00eb
+# %% ../nbs/02_qc_widgets.ipynb #f4dc2efc
 @patch
 def on_key(self:QCReviewer,
     event:dict, # from ipyevents: key, ctrlKey, metaKey, altKey, repeat
@@ -795,7 +820,7 @@ def on_key(self:QCReviewer,
         c = self.chips[self.reasons[int(key)-1]]
         c.value = not c.value
 
-# %% ../nbs/02_qc_widgets.ipynb #09bba779
+# %% ../nbs/02_qc_widgets.ipynb #43374028
 @patch
 def do(self:QCReviewer,
     act:str, # 'keep', 'reject', 'unsure', 'undo', 'next', 'back', 'goto', 'filter'
@@ -813,7 +838,7 @@ def do(self:QCReviewer,
     if act=='goto': self.goto.value = ''
     self.show()
 
-# %% ../nbs/02_qc_widgets.ipynb #6a10a71a
+# %% ../nbs/02_qc_widgets.ipynb #e24bd514
 @patch
 def show(self:QCReviewer):
     "Draw the current film and everything around it."
@@ -833,18 +858,18 @@ def show(self:QCReviewer):
     self.note.value = st.get('qc_note','')
     self.message.value = self._messages(said)
 
-# %% ../nbs/02_qc_widgets.ipynb #a33e1849
+# %% ../nbs/02_qc_widgets.ipynb #fcb3a517
 @patch
 def _info(self:QCReviewer, row):
     "One line about the film: place, id, sex, age, decision, flags."
     st,q = self.queue.state(row['id']),self.queue
-    who = [f"{q.pos+1:,} of {len(q.view):,}", f"<b>{esc(row['id'])}</b>", {'F':'girl','M':'boy'}.get(row.get('sex'),'')]
+    who = [f"film {q.pos+1:,} of {len(q.view):,}", f"<b>{esc(row['id'])}</b>", {'F':'girl','M':'boy'}.get(row.get('sex'),'')]
     if pd.notna(row.get('age_months', np.nan)): who.append(months2ym(row['age_months']))
     if st: who.append(chip(st['qc'], {'keep':'#2e7d32','reject':'#b71c1c','unsure':'#8a5a00'}[st['qc']]))
     flags = ''.join(chip(f) for f in row.qc_flags.split(';') if f) or '<i>no flag</i>'
     return f"<div style='line-height:1.7'>{' · '.join(o for o in who if o)} &nbsp; {flags}</div>"
 
-# %% ../nbs/02_qc_widgets.ipynb #8bfc1a19
+# %% ../nbs/02_qc_widgets.ipynb #e66c783f
 @patch
 def _messages(self:QCReviewer, said):
     "Problems, in words, with a way to save what the disk would not take."
@@ -861,7 +886,7 @@ def _messages(self:QCReviewer, said):
     lines = ([save] if save else [])+[esc(o) for o in said]
     return f"<div style='border-left:4px solid #d9822b;padding-left:8px;line-height:1.4'>{'<br>'.join(lines)}</div>" if lines else ''
 
-# %% ../nbs/02_qc_widgets.ipynb #27f9a4f1
+# %% ../nbs/02_qc_widgets.ipynb #e3fbf854
 def card_html(
     row:pd.Series, # one row of the table
     side:int=200, # px
@@ -874,7 +899,7 @@ def card_html(
     head = ' · '.join(o for o in (f"#{row['qc_rank']}" if 'qc_rank' in row else '', str(row['id']), {'F':'girl','M':'boy'}.get(row.get('sex'),''), age) if o)
     return f"<div class=c><div>{pic(film)}{pic(crop)}</div><b>{esc(head)}</b><br>{flags}<br><small>{esc('; '.join(said))}</small></div>"
 
-# %% ../nbs/02_qc_widgets.ipynb #4ae1b446
+# %% ../nbs/02_qc_widgets.ipynb #59daf530
 SHEET_CSS = '''body{font:13px sans-serif;margin:12px;background:#fff;color:#111} .c{display:inline-block;vertical-align:top;width:420px;margin:6px;padding:6px;border:1px solid #ccc}
 img{max-width:205px;max-height:205px;margin-right:4px} @media(prefers-color-scheme:dark){body{background:#111;color:#eee}.c{border-color:#444}}'''
 
@@ -894,7 +919,7 @@ def contact_sheet_html(
     with atomic_path(path) as tmp: Path(tmp).write_text(body+'\n'.join(cards), encoding='utf-8')
     return path
 
-# %% ../nbs/02_qc_widgets.ipynb #c2db2175
+# %% ../nbs/02_qc_widgets.ipynb #1a4ebd2a
 def contact_sheet(
     df:pd.DataFrame, # table from `qc_flags`
     n:int=12, # films
@@ -906,7 +931,7 @@ def contact_sheet(
     part = df.head(n)
     return show_films([film_pair(r,side)[0] for _,r in part.iterrows()], [f"{r['id']}\n{r.get('qc_flags','').replace(';',', ')[:30]}" for _,r in part.iterrows()], ncols=ncols)
 
-# %% ../nbs/02_qc_widgets.ipynb #3d553f13
+# %% ../nbs/02_qc_widgets.ipynb #6b29b423
 def all_decisions(
     decisions, # `Decisions`, DataFrame, path, or a list of them
 )->pd.DataFrame: # DECISION_COLS, one row per film and reviewer
@@ -919,7 +944,7 @@ def all_decisions(
     if d.error: raise ValueError(d.error)
     return d.current()
 
-# %% ../nbs/02_qc_widgets.ipynb #3b455a2e
+# %% ../nbs/02_qc_widgets.ipynb #e2faa53f
 STRICT = ('reject','unsure','keep')
 
 def settle(
@@ -934,7 +959,7 @@ def settle(
     top = [c for c in STRICT if qcs.count(c)==max(map(qcs.count, STRICT))]
     return top[0] if len(top)==1 else 'unsure'
 
-# %% ../nbs/02_qc_widgets.ipynb #95db7012
+# %% ../nbs/02_qc_widgets.ipynb #a08bd35c
 def join_qc(
     df:pd.DataFrame, # any table with `id`
     decisions, # `Decisions`, DataFrame, path, or a list of them
@@ -949,7 +974,7 @@ def join_qc(
     df = df.drop(columns=[c for c in cols if c in df])
     return df.assign(**{c:df.id.astype(str).map(one[c]).fillna('').astype(str) for c in cols})
 
-# %% ../nbs/02_qc_widgets.ipynb #0a6354d3
+# %% ../nbs/02_qc_widgets.ipynb #8293bb1d
 def apply_qc(
     df:pd.DataFrame, # any table with `id`
     decisions, # `Decisions`, DataFrame, path, or a list of them
@@ -965,7 +990,7 @@ def apply_qc(
     out = {'reject'} | ({'unsure'} if unsure=='drop' else set()) | ({''} if undecided=='drop' else set())
     return df[~df.qc.isin(out)]
 
-# %% ../nbs/02_qc_widgets.ipynb #905238f2
+# %% ../nbs/02_qc_widgets.ipynb #bd951bf5
 def paired_decisions(
     decisions, # `Decisions`, DataFrame, path, or a list of them
 )->pd.DataFrame: # index id, one column per reviewer
@@ -981,7 +1006,7 @@ def disagreements(
     p = paired_decisions(decisions)
     return df[df.id.astype(str).isin(p.index[p.nunique(axis=1)>1])]
 
-# %% ../nbs/02_qc_widgets.ipynb #152eb0f5
+# %% ../nbs/02_qc_widgets.ipynb #c4d819e8
 Agreement = namedtuple('Agreement', 'reviewers films agree kappa kappa_low kappa_high table')
 
 def agreement(

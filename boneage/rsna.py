@@ -9,10 +9,10 @@ __all__ = ['DIALECTS', 'BOOLEAN', 'TEST_IDS', 'SIX_RATERS', 'RSNA_URL', 'ARCHIVE
            'merge_labels', 'rsna_manifest', 'missing_df', 'refuse_test', 'truth_checksum', 'truth_name', 'check_space',
            'fetch', 'record_checksum', 'unpack', 'download_rsna']
 
-# %% ../nbs/rsna.ipynb #f8558815
+# %% ../nbs/rsna.ipynb #11436f5d
 "The RSNA 2017 bone age films: every known layout and label dialect, download with resume, and the guarded test set."
 
-# %% ../nbs/rsna.ipynb #0d0867ca
+# %% ../nbs/rsna.ipynb #7902c58d
 import csv, hashlib, os, re, shutil, zipfile
 import numpy as np, pandas as pd
 from collections import Counter
@@ -20,7 +20,7 @@ from pathlib import Path
 from urllib.parse import unquote_plus
 from .core import FILM_ENDINGS, AGE_RANGE, ManifestError, atomic_path, to_sex
 
-# %% ../nbs/rsna.ipynb #c5f20dec
+# %% ../nbs/rsna.ipynb #f179fa9e
 DIALECTS = dict( # column name, lower case, letters only -> (our column, part of the challenge)
     id=('id', 'train'), imageid=('id', 'valid'), caseid=('id', 'test'),
     male=('sex', None), sex=('sex', None), boneage=('age_months', None), boneagemonths=('age_months', None),
@@ -28,7 +28,7 @@ DIALECTS = dict( # column name, lower case, letters only -> (our column, part of
 
 BOOLEAN = {'true': 'M', '1': 'M', '1.0': 'M', 'false': 'F', '0': 'F', '0.0': 'F'} # RSNA's column `male`
 
-# %% ../nbs/rsna.ipynb #0b30cc11
+# %% ../nbs/rsna.ipynb #38f889a0
 def part_of(
     name, # file or folder name
 ): # 'train', 'valid', 'test' or None
@@ -41,7 +41,7 @@ def _letters(text): return re.sub('[^a-z]', '', str(text).lower())
 def _plain_id(text): # '01377' and '1377.0' -> '1377'
     return text if pd.isna(text) else re.sub(r'^0*(\d+)(\.0+)?$', r'\1', str(text).strip())
 
-# %% ../nbs/rsna.ipynb #ebaad28e
+# %% ../nbs/rsna.ipynb #a4fc22bb
 def _read_table(path):
     if path.suffix.lower() == '.xlsx':
         try: return pd.read_excel(path, dtype=str)
@@ -51,7 +51,7 @@ def _read_table(path):
     try: return pd.read_csv(path, sep=max(',;\t', key=head.count), dtype=str, encoding='utf-8-sig', skip_blank_lines=True)
     except ValueError as e: raise ManifestError([f'not readable as a table ({e}); save it again as CSV'], str(path)) from None
 
-# %% ../nbs/rsna.ipynb #2f3423cc
+# %% ../nbs/rsna.ipynb #05c09537
 def read_labels(
     path, # CSV or XLSX file
 ): # DataFrame id, sex, age_months (text as found), split, origin; None if the columns are not RSNA's
@@ -66,7 +66,7 @@ def read_labels(
     part = part_of(path.stem) or next(s for o, s in known.values() if o == 'id')
     return df.assign(id=[_plain_id(i) for i in df.id], split=part, origin=[f'{path.name} line {i+2}' for i in range(len(df))])
 
-# %% ../nbs/rsna.ipynb #3af233e9
+# %% ../nbs/rsna.ipynb #50a9e827
 TEST_IDS = range(4360, 4560) # the 200 films of the official test set
 
 def _age(text, at): # months or NaN, and the problem if there is one
@@ -90,20 +90,20 @@ def check_labels(
     split = ['test' if str(i).isdigit() and int(i) in TEST_IDS else s for i, s in zip(df.id, df.split)]
     return df.assign(sex=pd.Series([s for s, _ in sexes], df.index, object), age_months=[a for a, _ in ages], split=split), problems
 
-# %% ../nbs/rsna.ipynb #a2f404a2
+# %% ../nbs/rsna.ipynb #0ab1f5a8
 def merge_labels(
     tables, # list of DataFrames from `read_labels`
 ): # (DataFrame with one row per id, list of problems)
     "Join label tables by id; a contradiction between them is a problem."
     doubled = [f'{t.origin[i]}: id {t.id[i]} stands in this file more than once' for t in tables for i in t.index[t.id.duplicated(keep=False) & t.id.notna()]]
-    df, wrong = check_labels(pd.concat(tables, ignore_index=True))
+    df, wrong = check_labels(pd.concat([t.assign(table=i) for i, t in enumerate(tables)], ignore_index=True))
     by_id = df.groupby('id', sort=False)
     clash = [f'id {i}: {c} differs: ' + ', '.join(f'{v} ({o})' for v, o in zip(df.loc[g, c], df.loc[g, 'origin']))
              for c in ('sex', 'age_months', 'split') for i, g in by_id.groups.items()
-             if len(g) > 1 and df.loc[g, 'origin'].str.rsplit(' line ', n=1).str[0].nunique() == len(g) and df.loc[g, c].nunique() > 1]
+             if len(g) > 1 and df.loc[g, 'table'].nunique() > 1 and df.loc[g, c].nunique() > 1]
     return by_id[['sex', 'age_months', 'split']].first().reset_index(), doubled + wrong + clash
 
-# %% ../nbs/rsna.ipynb #041d230d
+# %% ../nbs/rsna.ipynb #e70b0524
 def _files(folder): # all files below, hidden ones and macOS leftovers aside, sorted
     found = []
     for root, dirs, names in os.walk(folder):
@@ -121,7 +121,7 @@ def _aspects(files): # id -> width/height from `original_sizes.csv`, for films t
     sizes = [pd.read_csv(p, dtype={'id': str}) for p in files if p.name == 'original_sizes.csv']
     return {_plain_id(i): w/h for s in sizes for i, w, h in zip(s.id, s.width, s.height)}
 
-# %% ../nbs/rsna.ipynb #0e162fa2
+# %% ../nbs/rsna.ipynb #2bb8fcec
 def rsna_manifest(
     folder, # folder that holds films and label files, at any depth
     *,
@@ -142,7 +142,7 @@ def _no_labels(folder, sheets):
     return (f'{folder}: no RSNA labels in or below this folder; expected a CSV with columns like `id,boneage,male`, '
             f'`Image ID,male,Bone Age (months)` or `Case ID,Sex`; found {found}')
 
-# %% ../nbs/rsna.ipynb #8db0eee1
+# %% ../nbs/rsna.ipynb #be883b6b
 def _join_films(df, films, aspects, folder, verbose):
     missing = [i for i in df.id if i not in films]
     labelled = set(df.id)
@@ -157,7 +157,7 @@ def _join_films(df, films, aspects, folder, verbose):
     if verbose: print(df.attrs['summary'])
     return df
 
-# %% ../nbs/rsna.ipynb #5bdbdcd9
+# %% ../nbs/rsna.ipynb #2c9d6572
 def _some(ids, n=10): return ', '.join(map(str, ids[:n])) + (f' ... ({len(ids)} in all)' if len(ids) > n else '')
 
 def _summary(df):
@@ -168,7 +168,7 @@ def _summary(df):
              'films without a bone age': no_age, 'films without a sex': df.id[df.sex.isna()].tolist()}
     return '\n'.join([head] + [f'{len(v)} {k}: {_some(v)}' for k, v in lists.items() if v])
 
-# %% ../nbs/rsna.ipynb #002e5961
+# %% ../nbs/rsna.ipynb #98966744
 def missing_df(
     df, # DataFrame from `rsna_manifest`
 ): # DataFrame id, problem, path
@@ -178,7 +178,7 @@ def missing_df(
     rows += [(i, 'film stored more than once', df.path[df.id == i].iloc[0]) for i in df.attrs['doubled']]
     return pd.DataFrame(rows, columns=['id', 'problem', 'path'])
 
-# %% ../nbs/rsna.ipynb #8c37df32
+# %% ../nbs/rsna.ipynb #e8d69d60
 def refuse_test(
     df, # DataFrame about to be trained on
 ): # the same DataFrame
@@ -191,7 +191,7 @@ def refuse_test(
     raise ValueError(f"{test.sum()} film(s) of the official RSNA test set are among the training rows: ids {_some(df['id'][test].tolist())}; "
                      "train on split 'train', choose on 'valid', and use 'test' once, for the final number")
 
-# %% ../nbs/rsna.ipynb #77862c9d
+# %% ../nbs/rsna.ipynb #ab782b90
 SIX_RATERS = '6804a6b6e661fe7d64adc12b21a31f85ab10ba68bf5e077b826af419bf8f6441' # SHA-256 of the six-rater means
 
 def truth_checksum(
@@ -210,7 +210,7 @@ def truth_name(
     sha = truth_checksum(df)
     return 'six-rater weighted means' if sha == SIX_RATERS else f'other version (SHA-256 {sha})'
 
-# %% ../nbs/rsna.ipynb #451ea5ee
+# %% ../nbs/rsna.ipynb #c95f2b7d
 RSNA_URL = 'https://s3.amazonaws.com/east1.public.rsna.org/AI/2017/'
 ARCHIVES = dict( # part -> archive: bytes, roughly
     train={'Bone+Age+Training+Set.zip': 9_600_000_000, 'Bone+Age+Training+Set+Annotations.zip': 1_000_000},
@@ -224,7 +224,7 @@ def check_space(
     free = shutil.disk_usage(folder).free
     if free < need: raise OSError(f'{folder}: {need/1e9:.1f} GB needed, {free/1e9:.1f} GB free; make room or choose another folder')
 
-# %% ../nbs/rsna.ipynb #dcc265ce
+# %% ../nbs/rsna.ipynb #3a87aa2b
 def fetch(
     url, # address
     path, # file to write
@@ -245,7 +245,7 @@ def fetch(
     tag.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/rsna.ipynb #6fac22bf
+# %% ../nbs/rsna.ipynb #a37ca5e3
 def _fetch_part(requests, url, part, tag, timeout):
     from tqdm.auto import tqdm
     have = part.stat().st_size if part.exists() and tag.exists() else 0
@@ -258,10 +258,10 @@ def _fetch_part(requests, url, part, tag, timeout):
         check_space(part.parent, total - have)
         if 'ETag' in r.headers: tag.write_text(r.headers['ETag'])
         with open(part, 'ab' if have else 'wb') as f, tqdm(total=total or None, initial=have, unit='B', unit_scale=True, desc=part.stem, disable=None) as bar:
-            for chunk in r.iter_content(1 << 20): bar.update(f.write(chunk))
+            for chunk in r.iter_content(1 << 16): bar.update(f.write(chunk))
     if total > have and part.stat().st_size != total: raise requests.ConnectionError(f'{part.stat().st_size} of {total} bytes came')
 
-# %% ../nbs/rsna.ipynb #980fafe1
+# %% ../nbs/rsna.ipynb #3b30d4e0
 def record_checksum(
     path, # file
 ) -> str: # SHA-256, hexadecimal
@@ -273,7 +273,7 @@ def record_checksum(
     with atomic_path(sums) as tmp: tmp.write_text(''.join(f'{v}  {k}\n' for k, v in {**old, path.name: sha}.items()))
     return sha
 
-# %% ../nbs/rsna.ipynb #217cdbad
+# %% ../nbs/rsna.ipynb #dc196ed0
 def unpack(
     path, # zip file
     folder, # where to
@@ -298,7 +298,7 @@ def _unpack_one(z, o, to):
     to.unlink()
     done.touch()
 
-# %% ../nbs/rsna.ipynb #886caa03
+# %% ../nbs/rsna.ipynb #334bfddf
 def download_rsna(
     folder, # folder for archives and films
     parts=('train', 'valid'), # parts of `ARCHIVES`
