@@ -9,16 +9,17 @@ __all__ = ['WORK_SIZE', 'surround_value', 'remove_background', 'stretch_contrast
            'CropFrame', 'paste_crop', 'palm_circle', 'hand_trunk', 'forearm_axis', 'Wrist', 'width_profile',
            'find_wrist', 'show_wrist', 'trim_forearm', 'Crop', 'crop_film', 'box2str', 'str2box', 'crop_df']
 
-# %% ../nbs/01_cropping.ipynb #c9f116b0
+# %% ../nbs/01_cropping.ipynb #5d501d02
 "Background removal, cropping to the hand, forearm trimming, square padding, resizing, and the inverse map to the film."
 
-# %% ../nbs/01_cropping.ipynb #72f35ea6
+# %% ../nbs/01_cropping.ipynb #5852d4de
 import cv2, numpy as np
 from dataclasses import dataclass, field
 from pathlib import Path
-from .core import FilmError, ManifestError, load_film, read_mask, run_rows, stem, write_png
+from functools import partial
+from .core import FilmError, ManifestError, load_film, read_mask, run_rows, stem, thumbnail_png, write_png
 
-# %% ../nbs/01_cropping.ipynb #dd65f691
+# %% ../nbs/01_cropping.ipynb #e3429910
 def surround_value(
     pixels, # uint8, film HxW, bone bright
     mask, # bool, hand HxW
@@ -29,7 +30,7 @@ def surround_value(
     ring = (far > 0) & (far <= max(1, reach*max(mask.shape)))
     return int(np.median(pixels[ring])) if ring.any() else 0
 
-# %% ../nbs/01_cropping.ipynb #9b9d9d02
+# %% ../nbs/01_cropping.ipynb #b19e7a86
 def _check_mask(pixels, mask):
     mask = np.asarray(mask).astype(bool)
     if mask.shape != pixels.shape[:2]:
@@ -52,7 +53,7 @@ def remove_background(
     keep = np.clip(1 - far/(soft+1), 0, 1)
     return np.where(mask, pixels, np.rint(keep*pixels + (1-keep)*fill).astype(np.uint8))
 
-# %% ../nbs/01_cropping.ipynb #093cfb8b
+# %% ../nbs/01_cropping.ipynb #a524d14c
 def stretch_contrast(
     pixels, # uint8, film HxW
     mask=None, # bool, pixels that set the range, HxW; None: all
@@ -65,7 +66,7 @@ def stretch_contrast(
     if hi <= lo: return pixels.copy()
     return np.rint(np.clip((np.arange(256) - lo)*255/(hi-lo), 0, 255)).astype(np.uint8)[pixels]
 
-# %% ../nbs/01_cropping.ipynb #28311ee4
+# %% ../nbs/01_cropping.ipynb #bd056598
 def hand_box(
     mask, # bool, hand HxW
     margin=0.0, # float >= 0, room on every side, fraction of the longer side
@@ -78,7 +79,7 @@ def hand_box(
     m = round(margin*max(y1-y0+1, x1-x0+1))
     return int(max(0, y0-m)), int(max(0, x0-m)), int(min(h, y1+1+m)), int(min(w, x1+1+m))
 
-# %% ../nbs/01_cropping.ipynb #94760a8f
+# %% ../nbs/01_cropping.ipynb #abb950bf
 def pad_square(
     img, # HxW array of any type
     fill=0, # value of the new pixels
@@ -89,7 +90,7 @@ def pad_square(
     t, l = (side-h)//2, (side-w)//2
     return np.pad(img, ((t, side-h-t), (l, side-w-l)), constant_values=fill)
 
-# %% ../nbs/01_cropping.ipynb #71810c2b
+# %% ../nbs/01_cropping.ipynb #1fd87d73
 def resize_to(
     img, # uint8 or bool, SxS
     size, # int, pixels of the new side
@@ -102,7 +103,7 @@ def _resize(img, size, growing):
     if img.shape[:2] == (size, size): return img.copy()
     return cv2.resize(img, (size, size), interpolation=cv2.INTER_AREA if size < img.shape[0] else growing)
 
-# %% ../nbs/01_cropping.ipynb #d04c6c22
+# %% ../nbs/01_cropping.ipynb #bcaf970f
 @dataclass(frozen=True)
 class CropFrame:
     "The map between a film and its square crop. Points are (y, x), whole numbers at pixel centres."
@@ -126,7 +127,7 @@ class CropFrame:
         "Crop points in the film's coordinates."
         return (np.asarray(points, float) + 0.5)/self.scale - 0.5 + self.origin
 
-# %% ../nbs/01_cropping.ipynb #11147e3c
+# %% ../nbs/01_cropping.ipynb #4319b901
 def paste_crop(
     frame, # CropFrame, or Crop
     img, # SxS array in the crop's frame: uint8, bool or float
@@ -142,7 +143,7 @@ def paste_crop(
     if dtype == bool: return out >= 0.5
     return np.rint(out).astype(dtype) if np.issubdtype(dtype, np.integer) else out.astype(dtype)
 
-# %% ../nbs/01_cropping.ipynb #5cec20e3
+# %% ../nbs/01_cropping.ipynb #b8faa019
 def palm_circle(
     mask, # bool, HxW
     where=None, # bool, HxW, centres allowed; None: anywhere
@@ -163,7 +164,7 @@ def hand_trunk(
     n, lab = cv2.connectedComponents((reach[1:-1, 1:-1] & mask).astype(np.uint8))
     return lab == 1 + np.argmax(np.bincount(lab.ravel(), minlength=2)[1:]) if n > 1 else mask.copy()
 
-# %% ../nbs/01_cropping.ipynb #fad355f5
+# %% ../nbs/01_cropping.ipynb #1991b4ff
 def _points(mask): return np.argwhere(mask).astype(float)
 
 def forearm_axis(
@@ -179,7 +180,7 @@ def forearm_axis(
     main = vec[:, 1]*np.sign(vec[:, 1] @ away)
     return main if val[1] > 1.7*val[0] and main @ away > 0.7 else away
 
-# %% ../nbs/01_cropping.ipynb #fc6cc6f3
+# %% ../nbs/01_cropping.ipynb #eb4a95b9
 @dataclass
 class Wrist:
     "Where a hand ends: found or not, and why not."
@@ -207,7 +208,7 @@ def width_profile(
     g = np.exp(-np.arange(-k, k+1)**2/(2*smooth**2))
     return np.arange(t.min(), t.max()+1), np.convolve(np.pad(width, k, mode='edge'), g/g.sum(), 'valid')
 
-# %% ../nbs/01_cropping.ipynb #34472609
+# %% ../nbs/01_cropping.ipynb #1e5c0907
 WORK_SIZE = 256 # the wrist is sought on a mask of this longer side: fast, and the same for every film size
 
 def find_wrist(
@@ -229,7 +230,7 @@ def find_wrist(
     if at is None: return Wrist(False, 'no narrowing below the palm: no forearm on the film, or none that can be told apart', **found)
     return Wrist(True, distance=at*f, **found)
 
-# %% ../nbs/01_cropping.ipynb #734af1fe
+# %% ../nbs/01_cropping.ipynb #19ac0d91
 def _palm_near_fingers(mask, trunk, axis, r):
     "The palm circle within 2.5 radii of the trunk's finger end."
     along = np.tensordot(np.array(axis), np.indices(mask.shape), 1)
@@ -242,25 +243,27 @@ def _stops_narrowing(t, width, r):
     ok &= t < t.max() - 0.3*r
     return float(t[ok.argmax()]) if ok.any() else None
 
-# %% ../nbs/01_cropping.ipynb #cf669111
+# %% ../nbs/01_cropping.ipynb #3e2b166d
 def show_wrist(
     pixels, # uint8, film HxW
     wrist, # Wrist
-    ax=None, # matplotlib axes
+    ax=None, # matplotlib axes; None makes a small figure
 ): # matplotlib axes
     "Draw the palm circle, the axis and the wrist on a film."
     import matplotlib.pyplot as plt
-    if ax is None: ax = plt.figure(figsize=(2.5, 3)).add_axes((0, 0, 1, .92))
-    ax.imshow(pixels, cmap='gray'); ax.axis('off')
+    if ax is None: ax = plt.subplots(figsize=(2, 2.4))[1]
+    ax.imshow(pixels, cmap='gray', vmin=0, vmax=255)
+    ax.axis('off')
     if wrist.centre is None: return ax
-    (y, x), (a, b), r = wrist.centre, wrist.axis, wrist.palm_width/2
-    ax.add_patch(plt.Circle((x, y), r, fill=False, color='C0'))
-    d = wrist.distance if wrist.found else r
-    ax.plot([x, x+d*b], [y, y+d*a], color='C0')
-    if wrist.found: ax.plot([x+d*b-r*a, x+d*b+r*a], [y+d*a+r*b, y+d*a-r*b], color='C1', lw=2)
+    c, along, r = np.array(wrist.centre), np.array(wrist.axis), wrist.palm_width/2
+    across = along[::-1]*(1, -1)
+    lines = [('C0', c, c + (wrist.distance or r)*along)]
+    if wrist.found: lines.append(('C1', wrist.point + r*across, wrist.point - r*across))
+    for colour, p, q in lines: ax.plot(*np.transpose([p, q])[::-1], color=colour)
+    ax.add_patch(plt.Circle(c[::-1], r, fill=False, color='C0'))
     return ax
 
-# %% ../nbs/01_cropping.ipynb #103110a0
+# %% ../nbs/01_cropping.ipynb #07500707
 def trim_forearm(
     mask, # bool, hand HxW
     keep=0.5, # float, forearm to keep below the wrist, palm widths
@@ -274,15 +277,15 @@ def trim_forearm(
     along = (ys-cy)*wrist.axis[0] + (xs-cx)*wrist.axis[1]
     return mask & (along <= wrist.distance + keep*wrist.palm_width)
 
-# %% ../nbs/01_cropping.ipynb #1017ccb3
+# %% ../nbs/01_cropping.ipynb #d1f408c0
 @dataclass(frozen=True)
 class Crop(CropFrame):
     "A square crop of one hand, its mask, and the map to the film."
     pixels: np.ndarray = field(default=None, repr=False) # uint8 SxS
     mask: np.ndarray = field(default=None, repr=False) # bool SxS
-    def _repr_png_(self): return cv2.imencode('.png', self.pixels)[1].tobytes()
+    def _repr_png_(self): return thumbnail_png(self.pixels)
 
-# %% ../nbs/01_cropping.ipynb #9462051c
+# %% ../nbs/01_cropping.ipynb #5bc1bf02
 def crop_film(
     pixels, # uint8, film HxW, bone bright
     mask, # bool, hand HxW
@@ -304,7 +307,7 @@ def crop_film(
     if background is not None: cut = remove_background(cut, msk, fill, soft=soft*max(cut.shape))
     return Crop(box, size, resize_to(pad_square(cut, fill), size), resize_to(pad_square(msk), size))
 
-# %% ../nbs/01_cropping.ipynb #0471143b
+# %% ../nbs/01_cropping.ipynb #ad2213ee
 def box2str(box): return ','.join(str(int(v)) for v in box) # (y0, x0, y1, x1) -> '1,2,3,4', as the CSV holds it
 
 def str2box(text): # '1,2,3,4' -> (1, 2, 3, 4)
@@ -313,25 +316,27 @@ def str2box(text): # '1,2,3,4' -> (1, 2, 3, 4)
     if len(box) != 4: raise ValueError(f"crop_box is {text!r}: expected four whole numbers y0,x0,y1,x1")
     return box
 
-# %% ../nbs/01_cropping.ipynb #9f6dc104
-def _crop_row(row, out, size, save_masks, kw):
-    status = row.get('seg_status', 'ok')
-    if status != 'ok': raise FilmError(f"not cropped: segmentation says {status!r} ({row.get('seg_error') or 'no reason given'})")
-    path = row.get('mask_path')
-    if not isinstance(path, str) or not path: raise FilmError(f"film {row['id']}: no mask_path: run the segmentation step first")
-    if not Path(path).is_file(): raise FilmError(f"{path}: the mask file is missing: run the segmentation step again for this film")
-    film = load_film(row)
-    try: crop = crop_film(film.pixels, read_mask(path, film.shape), size, **kw)
-    except FilmError: raise
-    except ValueError as e: raise FilmError(f"{path}: {e}") from e
-    res = dict(crop_path=str(out/'crops'/f'{stem(row["id"])}.png'), crop_box=box2str(crop.box))
-    write_png(res['crop_path'], crop.pixels)
-    if save_masks:
-        res['crop_mask_path'] = str(out/'crop_masks'/f'{stem(row["id"])}.png')
-        write_png(res['crop_mask_path'], crop.mask)
-    return res
+# %% ../nbs/01_cropping.ipynb #26cc2dfb
+def _text(v): return v if isinstance(v, str) else '' # an empty cell of a table is NaN
 
-# %% ../nbs/01_cropping.ipynb #4ad0028c
+def _mask_of(row, shape):
+    if 'seg_status' in row and row['seg_status'] != 'ok':
+        raise FilmError(f"not cropped: the segmentation says {_text(row['seg_status']) or 'nothing'} ({_text(row.get('seg_error')) or 'no reason given'})")
+    if not _text(row['mask_path']): raise FilmError('no mask_path: run the segmentation for this film first')
+    return read_mask(row['mask_path'], shape)
+
+# %% ../nbs/01_cropping.ipynb #795675b9
+def _crop_row(row, out, size, save_masks, kw):
+    film = load_film(row)
+    mask = _mask_of(row, film.shape)
+    if not mask.any(): raise FilmError(f"{row['mask_path']}: the mask is empty; segment this film again or reject it")
+    crop, name = crop_film(film.pixels, mask, size, **kw), f"{stem(row['id'])}.png"
+    files = dict(crop_path=(out/'crops'/name, crop.pixels))
+    if save_masks: files['crop_mask_path'] = out/'crop_masks'/name, crop.mask
+    for path, img in files.values(): write_png(path, img)
+    return {**{c: str(path) for c, (path, _) in files.items()}, 'crop_box': box2str(crop.box)}
+
+# %% ../nbs/01_cropping.ipynb #5e6ae25c
 def crop_df(
     df, # DataFrame with id, path, mask_path (and seg_status, aspect where known)
     out, # folder: crops go to out/crops
@@ -347,11 +352,10 @@ def crop_df(
     redo=False, # bool, crop again what is already there
 ): # DataFrame with crop_path, crop_box, crop_error added
     "Crop every film of a manifest, with resume; a row that fails says why."
-    if 'mask_path' not in df: raise ManifestError(['column mask_path is missing: run the segmentation step first (boneage segment)'])
+    if 'mask_path' not in df: raise ManifestError(['column "mask_path" is missing; run the segmentation first (boneage segment)'])
     out = Path(out)
     kw = dict(margin=margin, forearm=forearm, background=background, soft=soft, contrast=contrast)
     outputs = ('crop_path', 'crop_mask_path') if save_masks else ('crop_path',)
-    from functools import partial
     return run_rows(df, partial(_crop_row, out=out, size=size, save_masks=save_masks, kw=kw), out/'crops.jsonl',
                     settings=f'crop 1, size={size}, {kw}', inputs=('path', 'mask_path'), outputs=outputs,
                     error_col='crop_error', n_jobs=n_jobs, redo=redo, desc='crop')

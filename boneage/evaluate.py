@@ -13,10 +13,10 @@ __all__ = ['NEEDED', 'MONTHS', 'MIN_BOOT', 'BCA_MAX', 'LOA_Z', 'WITHIN', 'AGE_BA
            'plot_bland_altman', 'plot_bands', 'plot_within', 'plot_calibration', 'plot_coverage', 'truth_checksum',
            'report_html']
 
-# %% ../nbs/04_evaluate.ipynb #994bbba9
+# %% ../nbs/04_evaluate.ipynb #30bb2d0c
 """Measures agreement between predicted and read bone ages: errors with intervals, Bland-Altman, ICC, strata, comparisons, and a one-file report. It takes a table, never a model."""
 
-# %% ../nbs/04_evaluate.ipynb #3f03375f
+# %% ../nbs/04_evaluate.ipynb #8bc96c1d
 import base64, hashlib, io, re
 from dataclasses import dataclass, field
 from datetime import date as Date
@@ -28,13 +28,13 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 from fastcore.xml import (Body, Div, Em, Figcaption, Figure, Footer, H1, H2, Head, Header, Html, Img, Li, Meta, Ol, P,
-                          Safe, Section, Span, Strong, Style, Table, Tbody, Td, Th, Thead, Title, Tr, Ul, to_xml)
+                          Safe, Small, Span, Strong, Style, Table, Tbody, Td, Th, Thead, Title, Tr, Ul, to_xml)
 from scipy import stats
 
 import boneage
 from .core import AGE_RANGE, SEX_WORDS, ManifestError, atomic_path, manifest_problems, months2ym, to_sex
 
-# %% ../nbs/04_evaluate.ipynb #abdd6a96
+# %% ../nbs/04_evaluate.ipynb #18d0ae77
 NEEDED = ('id', 'age_months', 'pred_months')
 MONTHS = ('age_months', 'pred_months', 'pred_low', 'pred_high')   # and every reader_*
 
@@ -45,7 +45,7 @@ def _table_problems(df, need):
     gone = [f'column "{c}" is missing; found: {", ".join(map(str, df.columns))}' for c in need if c not in df.columns]
     return gone or manifest_problems(df, ['id', 'age_months'])
 
-# %% ../nbs/04_evaluate.ipynb #7ff0095c
+# %% ../nbs/04_evaluate.ipynb #df31793b
 def _prediction_problems(df):
     "Predictions and readings that are no months, and intervals upside down"
     out = []
@@ -58,7 +58,7 @@ def _prediction_problems(df):
         say(low > high, lambda r: f'pred_low {r.pred_low} is above pred_high {r.pred_high}; swap them')
     return out
 
-# %% ../nbs/04_evaluate.ipynb #eacfaf57
+# %% ../nbs/04_evaluate.ipynb #b113463c
 def check_predictions(
     df, # DataFrame, one row per film of one model
     need=NEEDED, # column names that must be there
@@ -69,11 +69,12 @@ def check_predictions(
     bad = _table_problems(df, need)
     if df.columns.is_unique and 'id' in df.columns: bad += _prediction_problems(df)
     if bad: raise ManifestError(bad, 'predictions table')
+    df['id'] = df.id.astype(str)   # 1377 and '1377' are one film
     for c in filter(_is_months, df.columns): df[c] = df[c].astype(float)
     if 'patient_id' in df.columns: df['patient_id'] = df.patient_id.astype(object).where(df.patient_id.notna(), df.id).astype(str)
     return df
 
-# %% ../nbs/04_evaluate.ipynb #da9a00a5
+# %% ../nbs/04_evaluate.ipynb #c2c98953
 class Estimate(NamedTuple):
     "A value with its 95% interval, in the value's own unit"
     value: float
@@ -85,7 +86,7 @@ class Estimate(NamedTuple):
         v, l, h = (f'{x + 0:.{digits}f}'.replace('-', '−') for x in self)
         return f'{v} ({l} to {h})' if np.isfinite(self.low) and np.isfinite(self.high) else v
 
-# %% ../nbs/04_evaluate.ipynb #593be344
+# %% ../nbs/04_evaluate.ipynb #1590b8da
 MIN_BOOT = 5        # fewer patients than this cannot say anything about their own spread
 BCA_MAX = 2000      # BCa's jackknife costs n squared; beyond this it no longer differs from the percentile interval
 
@@ -98,7 +99,7 @@ def _draws(values, groups, n_boot, seed, method):
     return stats.bootstrap((total, count), ratio, paired=True, vectorized=True, n_resamples=n_boot, method=method,
                            batch=max(1, 2_000_000 // len(total)), rng=np.random.default_rng(seed))
 
-# %% ../nbs/04_evaluate.ipynb #6e383cb1
+# %% ../nbs/04_evaluate.ipynb #78ecdd59
 def mean_ci(
     values, # float (n,), e.g. absolute errors in months
     groups=None, # (n,) patient of each film; None: each film is its own patient
@@ -114,7 +115,7 @@ def mean_ci(
     if np.ptp(v) == 0: return Estimate(m, m, m)
     return Estimate(m, *map(float, _draws(v, groups, n_boot, seed, None).confidence_interval))
 
-# %% ../nbs/04_evaluate.ipynb #c525add0
+# %% ../nbs/04_evaluate.ipynb #af15ec96
 def share_ci(
     hits, # bool (n,)
     groups=None, # (n,) patients; only matters when one repeats
@@ -130,7 +131,7 @@ def share_ci(
     ci = stats.binomtest(round(h.mean() * k), k).proportion_ci(method='wilson')
     return Estimate(float(h.mean()), float(ci.low), float(ci.high))
 
-# %% ../nbs/04_evaluate.ipynb #ca810696
+# %% ../nbs/04_evaluate.ipynb #a6cc3b71
 LOA_Z = 1.96   # Bland and Altman 1986
 
 def _limits(n):
@@ -144,7 +145,7 @@ def _slope(mean, diff):
     w = stats.t.ppf(.975, len(diff) - 2) * o.stderr
     return Estimate(float(o.slope), float(o.slope - w), float(o.slope + w)), float(o.pvalue)
 
-# %% ../nbs/04_evaluate.ipynb #241ad730
+# %% ../nbs/04_evaluate.ipynb #cc63459b
 @dataclass
 class BlandAltman:
     "Agreement of two measurements; all in months but `slope` (months per month) and `p`"
@@ -162,7 +163,7 @@ class BlandAltman:
         out = [f'| {k} | {v.show()} |' for k, v in rows.items()] + [f'| slope | {self.slope.show(3)}, p = {self.p:.2g} |']
         return '\n'.join([f'| n = {self.n} | months (95% CI) |', '|---|---|', *out])
 
-# %% ../nbs/04_evaluate.ipynb #c3ecf16c
+# %% ../nbs/04_evaluate.ipynb #3e273d58
 def bland_altman(
     a, # float (n,) months, the measurement judged
     b, # float (n,) months, the reference
@@ -179,7 +180,7 @@ def bland_altman(
     upper = Estimate(bias + LOA_Z * sd, float(bias + k0 * sd), float(bias + k1 * sd))
     return BlandAltman(n, Estimate(bias, float(bias - w), float(bias + w)), sd, lower, upper, slope, p, cut)
 
-# %% ../nbs/04_evaluate.ipynb #e73cc9db
+# %% ../nbs/04_evaluate.ipynb #c49ea676
 def _mean_squares(x):
     "Rows, columns, error of a two-way layout"
     n, k = x.shape
@@ -187,7 +188,7 @@ def _mean_squares(x):
     e = x - r[:, None] - c[None] + g
     return k * ((r - g)**2).sum() / (n - 1), n * ((c - g)**2).sum() / (k - 1), (e**2).sum() / ((n - 1) * (k - 1))
 
-# %% ../nbs/04_evaluate.ipynb #e801bece
+# %% ../nbs/04_evaluate.ipynb #ef62ce1a
 def icc(
     ratings, # float (n, k): n >= 3 films, k >= 2 readers, no NaN
 ): # Estimate, at most 1
@@ -203,7 +204,7 @@ def icc(
     f0, f1, s = stats.f.ppf(.975, n - 1, v), stats.f.ppf(.975, v, n - 1), k * c + (k * n - k - n) * e
     return Estimate(float(rho), float(n * (r - f0 * e) / (f0 * s + n * r)), float(n * (f1 * r - e) / (s + n * f1 * r)))
 
-# %% ../nbs/04_evaluate.ipynb #e9ec8166
+# %% ../nbs/04_evaluate.ipynb #971144d1
 WITHIN = (6, 12, 24)   # months; clinic shorthand: half a year, one year, two years
 
 def _point(age, pred):
@@ -216,7 +217,7 @@ def _point(age, pred):
                loa_low=d.mean() - LOA_Z * sd, loa_high=d.mean() + LOA_Z * sd, slope=slope)
     return out | {f'within_{w}': (a <= w).mean() for w in WITHIN} | dict(icc=icc(np.c_[age, pred]).value)
 
-# %% ../nbs/04_evaluate.ipynb #6ee638de
+# %% ../nbs/04_evaluate.ipynb #6b617c57
 def _classical(age, pred, n_boot, seed):
     "Every measure as Estimate when films are independent, and p of the slope"
     d, ba = np.abs(pred - age), bland_altman(pred, age)
@@ -226,27 +227,33 @@ def _classical(age, pred, n_boot, seed):
                bias=ba.bias, loa_low=ba.lower, loa_high=ba.upper, slope=ba.slope)
     return out | {f'within_{w}': share_ci(d <= w) for w in WITHIN} | dict(icc=icc(np.c_[age, pred])), ba.p
 
-# %% ../nbs/04_evaluate.ipynb #8b75f95f
+# %% ../nbs/04_evaluate.ipynb #55e7d029
 def _boot_p(draws):
     "Two-sided p that a bootstrapped quantity is zero"
     draws = np.asarray(draws)[np.isfinite(draws)]
     tail = 1 + min((draws <= 0).sum(), (draws >= 0).sum())
     return float(min(1, 2 * tail / (len(draws) + 1))) if len(draws) else np.nan
 
+def _redraw(groups, n_boot, seed):
+    "Row numbers of `n_boot` samples in which whole groups are drawn"
+    rng, g = np.random.default_rng(seed), pd.factorize(np.asarray(groups))[0]
+    order, size = np.argsort(g, kind='stable'), np.bincount(g)
+    start = np.cumsum(size) - size
+    for _ in range(n_boot if len(size) >= MIN_BOOT else 0):
+        pick = rng.integers(len(size), size=len(size))
+        k = size[pick]
+        yield order[np.repeat(start[pick] - np.cumsum(k) + k, k) + np.arange(k.sum())]
+
+# %% ../nbs/04_evaluate.ipynb #15d7211f
 def _clustered(age, pred, groups, n_boot, seed):
     "Every measure as Estimate by redrawing patients, and p of the slope"
-    rng, g = np.random.default_rng(seed), pd.factorize(np.asarray(groups))[0]
-    rows = np.split(np.argsort(g, kind='stable'), np.cumsum(np.bincount(g))[:-1])
-    point, draws = _point(age, pred), []
-    for _ in range(n_boot if len(rows) >= MIN_BOOT else 0):
-        i = np.concatenate([rows[j] for j in rng.integers(len(rows), size=len(rows))])
-        draws.append(_point(age[i], pred[i]))
+    point, draws = _point(age, pred), [_point(age[i], pred[i]) for i in _redraw(groups, n_boot, seed)]
     if not draws: return {k: Estimate(float(v)) for k, v in point.items()}, np.nan
     o = pd.DataFrame(draws)
     ends = {k: (float(v.low), float(v.high)) for k, v in o.quantile([.025, .975]).set_axis(['low', 'high']).items()}
     return {k: Estimate(float(v), *ends[k]) for k, v in point.items()}, _boot_p(o.slope)
 
-# %% ../nbs/04_evaluate.ipynb #fe2297d6
+# %% ../nbs/04_evaluate.ipynb #c2ff26cb
 AGE_BANDS = (0, 24, 60, 120, 180, AGE_RANGE[1] + 1)   # months, lower edge included
 
 def age_band(
@@ -257,7 +264,7 @@ def age_band(
     names = [f'{a:g}-{b - 1:g}' for a, b in zip(bands[:-2], bands[1:-1])] + [f'{bands[-2]:g}+']
     return pd.cut(np.asarray(age_months, float), list(bands), right=False, labels=names)
 
-# %% ../nbs/04_evaluate.ipynb #93f24e7f
+# %% ../nbs/04_evaluate.ipynb #5592f9a7
 def _patients(df):
     "Patient of each film, or None when none repeats"
     return df.patient_id.values if 'patient_id' in df.columns and df.patient_id.duplicated().any() else None
@@ -272,7 +279,7 @@ def _stratum(df, n_boot, seed):
     for k, e in (est | _coverage(df, **kw)).items(): out |= {k: e.value, f'{k}_low': e.low, f'{k}_high': e.high}
     return out
 
-# %% ../nbs/04_evaluate.ipynb #dd3d07d9
+# %% ../nbs/04_evaluate.ipynb #1b2dadd4
 def _coverage(df, n_boot=2000, seed=0):
     "Share of readings inside [pred_low, pred_high] and the mean width in months; {} without these columns"
     if not {'pred_low', 'pred_high'} <= set(df.columns): return {}
@@ -281,7 +288,7 @@ def _coverage(df, n_boot=2000, seed=0):
     width = (df.pred_high - df.pred_low).mean() if len(df) else np.nan
     return dict(coverage=share_ci(inside, _patients(df), n_boot=n_boot, seed=seed), width=Estimate(float(width)))
 
-# %% ../nbs/04_evaluate.ipynb #a2a84a43
+# %% ../nbs/04_evaluate.ipynb #f874a28d
 def strata_df(
     df, # DataFrame that passed `check_predictions`, every film with a prediction
     bands=AGE_BANDS, # age band edges in months
@@ -300,7 +307,7 @@ def strata_df(
             out.append(dict(sex=s, band=b) | _stratum(o, n_boot, seed))
     return pd.DataFrame(out).drop(columns=['width_low', 'width_high'], errors='ignore')
 
-# %% ../nbs/04_evaluate.ipynb #08577e1d
+# %% ../nbs/04_evaluate.ipynb #4bd8306b
 def baseline_df(
     df, # DataFrame with age_months and, for the second baseline, sex
     train, # DataFrame with the training films' age_months and sex
@@ -313,7 +320,7 @@ def baseline_df(
         guess['training median of the sex'] = df.sex.map(to_sex).map(med).fillna(train.age_months.median())
     return pd.DataFrame([dict(baseline=k, mae=float((age - v).abs().mean())) for k, v in guess.items()])
 
-# %% ../nbs/04_evaluate.ipynb #0adbb0b2
+# %% ../nbs/04_evaluate.ipynb #f69c087a
 READER_SD_MONTHS = 7.   # 0.58 y: Martin et al., Sci Rep 2022;12:6388
 
 def noise_floor(
@@ -323,7 +330,7 @@ def noise_floor(
     "Mean absolute error a perfect model would still show against this reference"
     return float(reader_sd * np.sqrt(2 / np.pi / readers))
 
-# %% ../nbs/04_evaluate.ipynb #95c3c61a
+# %% ../nbs/04_evaluate.ipynb #60fb5c07
 MEASURES = {'mae': ('Mean absolute error', 'months'), 'rmse': ('Root mean squared error', 'months'),
     'median': ('Median absolute error', 'months'), 'bias': ('Bias (model − reader)', 'months'),
     'loa_low': ('Lower limit of agreement', 'months'), 'loa_high': ('Upper limit of agreement', 'months'),
@@ -331,7 +338,7 @@ MEASURES = {'mae': ('Mean absolute error', 'months'), 'rmse': ('Root mean square
     'within_24': ('Within 24 months', '%'), 'icc': ('ICC(2,1)', ''), 'coverage': ('Readings inside the interval', '%'),
     'width': ('Mean interval width', 'months')}
 
-# %% ../nbs/04_evaluate.ipynb #3de65cc7
+# %% ../nbs/04_evaluate.ipynb #82eaaf4c
 @dataclass
 class Evaluation:
     "What a table of predictions is worth"
@@ -353,14 +360,15 @@ class Evaluation:
     @property
     def model(self): return str(self.df.model.iloc[0]) if 'model' in self.df.columns else 'not named'
 
-# %% ../nbs/04_evaluate.ipynb #da5e91a0
+# %% ../nbs/04_evaluate.ipynb #efe4932c
 def _one_model(df, model):
     "The rows of one model; ValueError names the choices when there are several"
     if 'model' not in df.columns or df.columns.duplicated().any(): return df
     names = [str(m) for m in df.model.dropna().unique()]
     if model is None and len(names) < 2: return df.assign(model=names[0] if names else 'not named')
     if model is None or str(model) not in names:
-        raise ValueError(f"the table holds the models {', '.join(names)}, asked for {model}: pass model=..., or compare_df to set them side by side")
+        asked = 'none was chosen' if model is None else f'{model} is not among them'
+        raise ValueError(f"the table holds the models {', '.join(names)} and {asked}: pass model=, or set them side by side with compare_df")
     return df[df.model.astype(str) == str(model)]
 
 def _notes(df, unread, split):
@@ -372,7 +380,7 @@ def _notes(df, unread, split):
     if len(df) < 30: out.append(f'Only {len(df)} films: every figure here is uncertain, the strata above all.')
     return out
 
-# %% ../nbs/04_evaluate.ipynb #701c8a1f
+# %% ../nbs/04_evaluate.ipynb #853ce278
 def _some(ids, k=10):
     "The first ids of a list, and how many more"
     ids = list(map(str, ids))
@@ -385,7 +393,7 @@ def _measures(df, n_boot, seed):
     if g is not None: m['mae'] = mean_ci(np.abs(pred - age), g, n_boot=n_boot, seed=seed)
     return m | _coverage(df, n_boot, seed), p, g is not None
 
-# %% ../nbs/04_evaluate.ipynb #46643598
+# %% ../nbs/04_evaluate.ipynb #af232e7d
 def evaluate_df(
     df, # DataFrame: id, age_months, pred_months [, sex, pred_low, pred_high, model, patient_id, split]
     train=None, # DataFrame with the training films' age_months and sex, for the baselines
@@ -402,13 +410,13 @@ def evaluate_df(
     df = df[df.pred_months.notna()].reset_index(drop=True)
     if df.empty: raise ValueError(f'none of the {len(unread)} films has a prediction: run predict first, or look at its error column')
     m, p, clustered = _measures(df, n_boot, seed)
-    strata = strata_df(df, bands, n_boot=min(n_boot, 1000), seed=seed)
+    strata = strata_df(df, bands, n_boot=n_boot, seed=seed)
     base = baseline_df(df, train) if train is not None else pd.DataFrame(columns=['baseline', 'mae'])
     notes = _notes(df, unread, dict(df.split.value_counts()) if 'split' in df.columns else {})
     df['error'] = df.pred_months - df.age_months
     return Evaluation(df, unread, m, p, strata, base, tuple(bands), nominal, clustered, n_boot, seed, notes)
 
-# %% ../nbs/04_evaluate.ipynb #88635480
+# %% ../nbs/04_evaluate.ipynb #f3a4b6e6
 @patch(as_prop=True)
 def table(self:Evaluation):
     "The measures as a DataFrame: measure, value, low, high, unit; shares in percent"
@@ -426,7 +434,7 @@ def to_dict(self:Evaluation):
     m = {k: [plain(x) for x in e] for k, e in self.measures.items()}
     return dict(model=self.model, n=self.n, unread=len(self.unread), seed=self.seed, n_boot=self.n_boot, clustered=self.clustered, slope_p=plain(self.slope_p), measures=m)
 
-# %% ../nbs/04_evaluate.ipynb #beaddf8a
+# %% ../nbs/04_evaluate.ipynb #44f512d4
 def _by_model(tables):
     "dict of tables, or one long table with a `model` column -> dict of checked tables indexed by id"
     if isinstance(tables, pd.DataFrame):
@@ -444,7 +452,7 @@ def _same_films(tables):
         moved = o0.index[(o0.age_months - o.age_months[o0.index]).abs() > .01]
         if len(moved): raise ValueError(f'{k0} and {k} disagree on age_months of {_some(moved)}: use one reference for both')
 
-# %% ../nbs/04_evaluate.ipynb #55ed86fe
+# %% ../nbs/04_evaluate.ipynb #be1e805f
 def _difference(a, b, groups=None, n_boot=2000, seed=0):
     "mean(a - b) per film as Estimate (percentile bootstrap) and its p"
     d = np.asarray(a, float) - np.asarray(b, float)
@@ -452,7 +460,7 @@ def _difference(a, b, groups=None, n_boot=2000, seed=0):
     o = _draws(d, groups, n_boot, seed, 'percentile')
     return Estimate(float(d.mean()), *map(float, o.confidence_interval)), _boot_p(o.bootstrap_distribution)
 
-# %% ../nbs/04_evaluate.ipynb #cc525c46
+# %% ../nbs/04_evaluate.ipynb #beea1d2e
 def compare_df(
     tables, # long DataFrame with `model`, or dict of name -> predictions table
     base=None, # model the others are set against; None: the first
@@ -476,7 +484,7 @@ def compare_df(
                         delta_low=d.low, delta_high=d.high, p=p, better=(both[k] < both[base]).mean()))
     return pd.DataFrame(out)
 
-# %% ../nbs/04_evaluate.ipynb #5f6c4ac2
+# %% ../nbs/04_evaluate.ipynb #529ca69b
 def _reader_columns(df, readers):
     cols = [c for c in df.columns if str(c).startswith('reader_')] if readers is None else list(readers)
     if len(cols) < 2: raise ValueError(f'found {len(cols)} reader column(s), expected two or more named reader_*')
@@ -501,7 +509,7 @@ def readers_df(
                         delta=d.value, delta_low=d.low, delta_high=d.high, p=p))
     return pd.DataFrame(out)
 
-# %% ../nbs/04_evaluate.ipynb #8334c1f2
+# %% ../nbs/04_evaluate.ipynb #5460f76a
 def reader_agreement(
     df, # DataFrame with reader columns, months
     readers=None, # column names; None: all that start with 'reader_'
@@ -512,7 +520,7 @@ def reader_agreement(
     sd = float(np.sqrt(x.var(axis=1, ddof=1).mean()))
     return dict(n=len(x), readers=x.shape[1], sd=sd, icc=icc(x), floor=noise_floor(sd, x.shape[1]))
 
-# %% ../nbs/04_evaluate.ipynb #e9f6a709
+# %% ../nbs/04_evaluate.ipynb #34f0c25b
 @dataclass
 class Calibration:
     "age = intercept + slope x prediction, per sex; knows the films it was fitted on"
@@ -534,13 +542,13 @@ def fit_calibration(
         rows[s] = dict(intercept=float(fit.intercept), slope=float(fit.slope), n=len(o))
     return Calibration(pd.DataFrame(rows).T, frozenset(df.id), frozenset(df.patient_id) if 'patient_id' in df.columns else frozenset())
 
-# %% ../nbs/04_evaluate.ipynb #7b09742b
+# %% ../nbs/04_evaluate.ipynb #5991595e
 @patch
 def apply(self:Calibration,
     df, # DataFrame: id, pred_months, sex [, pred_low, pred_high]; none of the films used to fit
 ): # DataFrame with calibrated months, and what the model said in `raw_months`
     "Calibrate predictions; ValueError when a film or patient was used to fit"
-    shared = sorted(self.ids & set(df.id), key=str)
+    shared = sorted(self.ids & set(df.id.astype(str)))
     if 'patient_id' in df.columns: shared += sorted(self.patients & set(df.patient_id.astype(str)))
     if shared: raise ValueError(f'fitted and applied on the same films or patients: {_some(shared)}; keep the fitting films out of the evaluation')
     sex = df.sex.map(to_sex)
@@ -556,7 +564,7 @@ def calibrate(
     "Fit a line per sex on one table, apply it to another"
     return fit_calibration(fit_on).apply(df)
 
-# %% ../nbs/04_evaluate.ipynb #5ce1af71
+# %% ../nbs/04_evaluate.ipynb #ffa6f706
 INK, GREY, PALE, TEAL = '#1c2530', '#7b858f', '#e6e9ec', '#0e5a68'
 LOOK = dict(F=dict(color=TEAL, marker='o', label='girls'), M=dict(color=GREY, marker='^', label='boys', markerfacecolor='none'),
             all=dict(color=INK, marker='s', label='all'))
@@ -574,7 +582,7 @@ def _draw(title, paint, size=(4.9, 3.9)):
         plt.close(fig)
     return fig
 
-# %% ../nbs/04_evaluate.ipynb #e94b4243
+# %% ../nbs/04_evaluate.ipynb #94fd4fb1
 def _sexes_of(ev):
     "(name, films) per sex, or all films when there is no sex"
     if 'sex' not in ev.df.columns: return [('all', ev.df)]
@@ -586,7 +594,7 @@ def _dots(ax, ev, x, y):
         ax.plot(x(o), y(o), ls='', ms=3.6, mew=.8, alpha=.75, rasterized=ev.n > MAX_VECTOR, zorder=3, **LOOK[s])
     if 'sex' in ev.df.columns: ax.legend(loc='upper left', handletextpad=.1)
 
-# %% ../nbs/04_evaluate.ipynb #4b90c8d0
+# %% ../nbs/04_evaluate.ipynb #b999a8ce
 def plot_scatter(
     ev, # Evaluation
 ): # Figure
@@ -601,7 +609,7 @@ def plot_scatter(
         ax.set(xlabel='reader (months)', ylabel='model (months)', xlim=line, ylim=line, xticks=np.arange(0, top + 1, step), yticks=np.arange(0, top + 1, step))
     return _draw('Dots outside the grey band are off by over a year', paint)
 
-# %% ../nbs/04_evaluate.ipynb #c4645da1
+# %% ../nbs/04_evaluate.ipynb #2e090e23
 def _band(ax, e, text, ls):
     "A horizontal line with its interval as a band and its value at the right edge"
     if not np.isfinite(e.value): return
@@ -623,16 +631,17 @@ def plot_bland_altman(
             ax.plot(x, ev['bias'].value + ev['slope'].value * (x - a(ev.df).mean()), color=TEAL, lw=1.5, ls=':', zorder=4)
         reach = 1.15 * max(ev.df.error.abs().max(), 12)
         ax.set(xlabel='mean of model and reader (months)', ylabel='model − reader (months)', ylim=(-reach, reach))
-    return _draw('Solid line off zero: bias. Dotted: error grows with age', paint, (5.4, 3.9))
+    return _draw('Solid line off zero: the model leans that way', paint)
 
-# %% ../nbs/04_evaluate.ipynb #d3588ca1
+# %% ../nbs/04_evaluate.ipynb #053f4aab
 def _bars(ax, ev, name, scale=1):
     "One mark with interval per age band and sex"
     o = ev.strata[ev.strata.band != 'all']
     sexes = [s for s in ('F', 'M') if s in set(o.sex)] or ['all']
     bands = list(dict.fromkeys(o.band))
     for j, s in enumerate(sexes):
-        r = o[o.sex == s].set_index('band').loc[bands]
+        r = o[(o.sex == s)].set_index('band').loc[bands]
+        r = r.where(r.n >= MIN_BOOT)   # a mark for one film would look like a finding
         x, y = np.arange(len(bands)) + (j - (len(sexes) - 1) / 2) * .22, r[name].values * scale
         err = np.abs(np.c_[y - r[f'{name}_low'] * scale, r[f'{name}_high'] * scale - y].T)
         ax.errorbar(x, y, yerr=np.nan_to_num(err), ls='', ms=6, capsize=2.5, lw=1.2, zorder=3, **LOOK[s])
@@ -651,7 +660,7 @@ def plot_bands(
         ax.set_ylim(bottom=0)
     return _draw('Marks far above the dashed line: groups served worse', paint)
 
-# %% ../nbs/04_evaluate.ipynb #783bffa2
+# %% ../nbs/04_evaluate.ipynb #5a7525b9
 def plot_within(
     ev, # Evaluation
 ): # Figure
@@ -667,9 +676,9 @@ def plot_within(
             ax.annotate(f'{v:.0f}%', (w, v), xytext=(4, -11), textcoords='offset points', fontsize=9, fontweight='bold')
         ax.set(xlabel='distance from the reader (months)', ylabel='films within this distance (%)', xlim=(0, top), ylim=(0, 101), xticks=np.arange(0, top + 1, 6))
         if 'sex' in ev.df.columns: ax.legend(loc='lower right')
-    return _draw('Read off: how many films are within half, one, two years', paint)
+    return _draw('How many films are within half, one, two years', paint)
 
-# %% ../nbs/04_evaluate.ipynb #ff9081f9
+# %% ../nbs/04_evaluate.ipynb #2cb3c6ab
 def plot_calibration(
     ev, # Evaluation
     groups=8, # int, groups of equally many films along the prediction
@@ -687,7 +696,7 @@ def plot_calibration(
         if 'sex' in ev.df.columns: ax.legend(loc='best')
     return _draw('Below zero: the model reads too old there', paint)
 
-# %% ../nbs/04_evaluate.ipynb #dbca004f
+# %% ../nbs/04_evaluate.ipynb #5223aef2
 def plot_coverage(
     ev, # Evaluation with intervals
 ): # Figure
@@ -699,8 +708,9 @@ def plot_coverage(
         ax.set(ylabel='readings inside the interval (%)', ylim=(min(60, 95 * ev.strata.coverage.min()), 101))
     return _draw(f'Marks below the {100 * ev.nominal:.0f}% line: intervals too narrow there', paint)
 
-# %% ../nbs/04_evaluate.ipynb #0fc3764c
+# %% ../nbs/04_evaluate.ipynb #862dbb59
 def _months(x): return f'{x:.1f}'.replace('-', '−')
+def _signed(x): return f'{x:+.1f}'.replace('-', '−')
 def _share(e, digits=0): return Estimate(*(100 * x for x in e)).show(digits).replace(' (', '% (') if np.isfinite(e.low) else f'{100 * e.value:.{digits}f}%'
 
 @patch
@@ -712,7 +722,7 @@ def in_words(self:Evaluation):
     return (f"On half of the {self.n} films the model was within {_months(e.median())} months of the reader, on "
             f"{100 * self['within_12'].value:.0f}% within a year; one film in twenty was further off than {_months(e.quantile(.95))} months. {lean}")
 
-# %% ../nbs/04_evaluate.ipynb #cbd60d33
+# %% ../nbs/04_evaluate.ipynb #f7bbe310
 def _cells(items): return Tr(*[Td(x, cls='num' if i else None) for i, x in enumerate(items)])
 
 def _html_table(head, rows, cls=None):
@@ -732,7 +742,7 @@ def _repr_html_(self:Evaluation):
     rows = [(f'Always: {o.baseline}', f'{_months(o.mae)} months') for o in self.baselines.itertuples()]
     return to_xml(Div(P(Strong(f'{self.model}: '), self.in_words()), *notes, _html_table(['Measure', 'Value (95% interval)'], [*_measure_rows(self), *rows])))
 
-# %% ../nbs/04_evaluate.ipynb #e08669be
+# %% ../nbs/04_evaluate.ipynb #da0b9602
 RSNA_TEST_SHA256 = '6804a6b6e661fe7d64adc12b21a31f85ab10ba68bf5e077b826af419bf8f6441'   # six-rater means, ids 4360 to 4559
 
 def truth_checksum(
@@ -744,26 +754,26 @@ def truth_checksum(
     text = ''.join(f'{int(i) if ids.notna().all() else i},{a:.2f}\n' for i, a in zip(o.key, o.age_months))
     return hashlib.sha256(text.encode()).hexdigest()
 
-# %% ../nbs/04_evaluate.ipynb #90fc1afe
+# %% ../nbs/04_evaluate.ipynb #709e4387
 CSS = '''
 @page{size:A4;margin:14mm} *{box-sizing:border-box} html{-webkit-print-color-adjust:exact;print-color-adjust:exact}
 body{margin:0 auto;padding:44px 36px 60px;max-width:1000px;background:#fff;color:#1c2530;font:15px/1.55 system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif}
 h1{font-size:30px;line-height:1.2;margin:0 0 4px;letter-spacing:-.01em} h2{font-size:18px;margin:44px 0 6px;padding-top:14px;border-top:1px solid #d5dadf}
 p{margin:6px 0 10px;max-width:78ch} .sub{color:#5b6670;margin:0} .lead{font-size:18px;line-height:1.5;margin:22px 0;max-width:68ch}
 .use{margin:18px 0;padding:9px 14px;border-left:4px solid #0e5a68;background:#f2f6f7;max-width:none} .note{padding:7px 14px;border-left:4px solid #b98a2e;background:#fbf7ee;max-width:none}
-.cards{display:grid;grid-template-columns:1.5fr 1fr 1fr 1fr;gap:14px;margin:20px 0} .card{border:1px solid #d5dadf;border-radius:8px;padding:13px 16px}
-.card b{display:block;font-size:25px;line-height:1.2;font-weight:600;font-variant-numeric:tabular-nums} .card:first-child b{font-size:44px;line-height:1.05;color:#0e5a68}
-.card span{display:block;color:#5b6670;font-size:12.5px;line-height:1.4} .card span:first-child{font-size:12px;font-weight:600;color:#1c2530}
-.facts{display:grid;grid-template-columns:repeat(4,1fr);gap:12px 20px;margin:18px 0 0;font-size:13.5px} .facts b{display:block;font-size:11.5px;font-weight:600;color:#5b6670}
+.cards{display:grid;grid-template-columns:1.35fr .95fr 1fr 1.15fr;gap:12px;margin:20px 0} .card{border:1px solid #d5dadf;border-radius:8px;padding:13px 16px}
+.card>span{font-size:12px;font-weight:600} .card strong{display:block;font-size:23px;line-height:44px;font-weight:600;font-variant-numeric:tabular-nums;white-space:nowrap} .card strong span{font-size:14px;font-weight:400}
+.card:first-child strong{font-size:42px;color:#0e5a68} .card small{display:block;color:#5b6670;font-size:12.5px;line-height:1.45}
+.facts{display:grid;grid-template-columns:repeat(4,1fr);gap:12px 20px;margin:18px 0 0;font-size:13.5px} .facts strong{display:block;font-size:11.5px;color:#5b6670}
 .facts div{overflow-wrap:anywhere}
 table{border-collapse:collapse;width:100%;margin:10px 0;font-size:13.5px;font-variant-numeric:tabular-nums} th{font-size:12px;text-align:left;color:#5b6670;font-weight:600;border-bottom:1.5px solid #1c2530;padding:5px 8px;vertical-align:bottom}
-td{padding:5px 8px;border-bottom:1px solid #e6e9ec} .num{text-align:right;white-space:nowrap} tr.head td{font-weight:600;background:#f5f7f8} tr.sub td:first-child{padding-left:24px} tr.none td{color:#98a1a9}
+td{padding:5px 8px;border-bottom:1px solid #e6e9ec} .num{text-align:right;white-space:nowrap} tr.head td{font-weight:600;background:#f5f7f8} tr.sub td:first-child{padding-left:24px} tr.none td{color:#98a1a9} .narrow{max-width:640px} .wide td:first-child{white-space:nowrap} td svg{display:block}
 .figs{display:grid;grid-template-columns:1fr 1fr;gap:22px 26px;margin:16px 0} figure{margin:0;break-inside:avoid} figure img{width:100%;display:block} figcaption{font-size:12.5px;color:#5b6670;line-height:1.45;margin-top:4px}
 .small{font-size:13px;color:#3c4650} .small li{margin:3px 0} footer{margin-top:40px;padding-top:10px;border-top:1px solid #d5dadf;font-size:12px;color:#5b6670}
 @media(max-width:760px){body{padding:20px 14px}.cards,.figs{grid-template-columns:1fr}.facts{grid-template-columns:1fr 1fr}.wide{overflow-x:auto}}
-@media print{body{padding:0;max-width:none;font-size:10.5pt} h2{break-after:avoid;margin-top:26px} .card,.use,.note,tr{break-inside:avoid} thead{display:table-header-group}}'''
+@media print{body{padding:0;max-width:none;font-size:10pt} h1{font-size:22pt} .lead{font-size:12pt} table{font-size:8.5pt} .wide table{font-size:7.5pt} .wide td,.wide th{padding:2px 4px} .wide svg{width:90px} .card strong{font-size:14pt} h2{break-after:avoid;margin-top:26px} .card,.use,.note,tr{break-inside:avoid} thead{display:table-header-group}}'''
 
-# %% ../nbs/04_evaluate.ipynb #716ee63e
+# %% ../nbs/04_evaluate.ipynb #be106133
 def _svg_src(fig):
     "A figure as a data URI; text stays text, in the reader's own sans-serif"
     buf = io.StringIO()
@@ -772,18 +782,18 @@ def _svg_src(fig):
     return 'data:image/svg+xml;base64,' + base64.b64encode(svg.encode()).decode()
 
 CAPTIONS = {plot_scatter: 'Each mark is a film. The line is perfect agreement, the band one year to either side.',
-    plot_bland_altman: 'Solid: bias. Dashed: limits of agreement, within which about 95% of differences fall. Bands: 95% intervals.',
-    plot_bands: 'Mean absolute error with 95% interval. Dashed: all films. Few films make wide intervals, not bad models.',
+    plot_bland_altman: 'Solid: bias. Dashed: limits of agreement, which hold about 95% of differences. Bands: 95% intervals. Dotted, if drawn: the error changes with age.',
+    plot_bands: 'Mean absolute error with 95% interval. Dashed: all films. Wide means few films; groups below five are not drawn.',
     plot_within: 'Cumulative share of films by distance from the reader.',
     plot_calibration: 'What readers say, on average, where the model says this age. Groups of equally many films, 95% interval.',
-    plot_coverage: 'How often the reading lies inside the stated interval. Dashed: what the interval promises.'}
+    plot_coverage: 'How often the reading lies inside the stated interval. Dashed: what the interval promises. Groups below five are not drawn.'}
 
 def _figures(ev):
     "All figures that the table allows, with captions"
     def one(f, text): return Figure(Img(src=_svg_src(f(ev)), alt=f'{f.__doc__}. {text}'), Figcaption(text))
     return Div(*[one(f, t) for f, t in CAPTIONS.items() if f is not plot_coverage or 'coverage' in ev.measures], cls='figs')
 
-# %% ../nbs/04_evaluate.ipynb #cb97e522
+# %% ../nbs/04_evaluate.ipynb #399e90b4
 def _facts(ev, date, source):
     "Who was measured, with what, against what"
     df, sha = ev.df, truth_checksum(ev.df)
@@ -792,22 +802,22 @@ def _facts(ev, date, source):
              'Read bone age': f'{months2ym(df.age_months.min())} to {months2ym(df.age_months.max())}, median {months2ym(df.age_months.median())}',
              'Model': ev.model, 'Patients': f'{df.patient_id.nunique()}' if 'patient_id' in df.columns else 'no patient ids: films taken as independent',
              'Reference': 'RSNA test set, six-rater means' if sha == RSNA_TEST_SHA256 else f'age_months, checksum {sha[:12]}', 'Date': date}
-    return Div(*[Div(Strong(k, style='display:block;font-size:11.5px;color:#5b6670'), v) for k, v in facts.items()], cls='facts')
+    return Div(*[Div(Strong(k), v) for k, v in facts.items()], cls='facts')
 
-# %% ../nbs/04_evaluate.ipynb #509edfc7
+# %% ../nbs/04_evaluate.ipynb #9b49f07d
 def _cards(ev):
     "The headline: five numbers"
     def ci(e, f=lambda x: _months(x)): return f'95% interval {f(e.low)} to {f(e.high)}' if np.isfinite(e.low) else 'too few films for an interval'
-    def card(title, big, *small): return Div(Span(title), Safe(f'<b>{big}</b>'), *map(Span, small), cls='card')
+    def card(title, big, unit, *small): return Div(Span(title), Strong(big, Span(unit)), *map(Small, small), cls='card')
     pct = lambda x: f'{100 * x:.0f}%'
-    base = [f'{o.baseline}: {_months(o.mae)}' for o in ev.baselines.itertuples()]
+    base = [f'always the {o.baseline}: {_months(o.mae)}' for o in ev.baselines.itertuples()]
     loa = f"{_months(ev['loa_low'].value)} to {_months(ev['loa_high'].value)}" if ev.n > 1 else '–'
-    return Div(card('Mean absolute error', f"{_months(ev['mae'].value)} months", ci(ev['mae']), *base),
-               card('Within one year', pct(ev['within_12'].value), ci(ev['within_12'], pct), f"two years: {pct(ev['within_24'].value)}"),
-               card('Bias', f"{ev['bias'].value:+.1f}".replace('-', '−'), ci(ev['bias']), 'months, model − reader'),
-               card('Limits of agreement', Safe(loa), 'months, bias ± 1.96 SD', f"ICC(2,1) {ev['icc'].show(3)}"), cls='cards')
+    return Div(card('Mean absolute error', _months(ev['mae'].value), ' months', ci(ev['mae']), *base),
+               card('Within one year', pct(ev['within_12'].value), '', ci(ev['within_12'], pct), f"two years: {pct(ev['within_24'].value)}"),
+               card('Bias', _signed(ev['bias'].value), ' months', ci(ev['bias']), 'model − reader'),
+               card('Limits of agreement', loa, '', 'months, bias ± 1.96 SD', f"ICC(2,1): {ev['icc'].value:.3f}" if np.isfinite(ev['icc'].value) else ''), cls='cards')
 
-# %% ../nbs/04_evaluate.ipynb #a2524972
+# %% ../nbs/04_evaluate.ipynb #49465248
 def _whisker(r, top, ref):
     "An inline picture of value and interval, 0 to `top` months, with the overall value as a line"
     def x(v): return round(2 + 146 * min(v, top) / top, 1)
@@ -818,7 +828,7 @@ def _whisker(r, top, ref):
 def _stratum_row(r, top, ref, cover):
     "One row of the strata table"
     def e(k): return Estimate(getattr(r, k), getattr(r, f'{k}_low'), getattr(r, f'{k}_high'))
-    who = {'all': 'All films', 'F': 'Girls', 'M': 'Boys'}[r.sex] if r.band == 'all' else f'{r.band} months'
+    who = {'all': 'All films', 'F': 'Girls', 'M': 'Boys'}[r.sex] if r.band == 'all' else r.band.replace('-', '–')
     cells = [Td(who), Td(f'{r.n}', cls='num'), Td(_whisker(r, top, ref)), Td(e('mae').show(), cls='num'), Td(e('bias').show(), cls='num'), Td(_share(e('within_12')) if r.n else '–', cls='num')]
     if cover: cells += [Td(_share(e('coverage')) if np.isfinite(r.coverage) else '–', cls='num'), Td(Estimate(r.width).show(0), cls='num')]
     return Tr(*cells, cls='head' if r.band == 'all' else 'sub' if r.n else 'sub none')
@@ -827,11 +837,11 @@ def _strata_table(ev):
     "Errors by sex and age band"
     o, cover = ev.strata, 'coverage' in ev.measures
     top = 1.05 * np.nanmax(np.r_[o.mae, np.minimum(o.mae_high.dropna(), 2.5 * o.mae.max())]) or 1
-    head = ['', 'Films', 'Mean absolute error', 'months (95% CI)', 'Bias', 'Within a year'] + (['In the interval', 'Width'] if cover else [])
+    head = ['Read age (months)', 'Films', 'Mean absolute error', 'months (95% CI)', 'Bias', 'Within a year'] + (['In the interval', 'Width'] if cover else [])
     rows = [_stratum_row(r, top, ev['mae'].value, cover) for r in o.itertuples()]
     return Div(Table(Thead(Tr(*[Th(h, cls='num' if i not in (0, 2) else None) for i, h in enumerate(head)])), Tbody(*rows)), cls='wide')
 
-# %% ../nbs/04_evaluate.ipynb #1b8feb15
+# %% ../nbs/04_evaluate.ipynb #216792d8
 @patch
 def worst(self:Evaluation,
     n=10, # int, films
@@ -844,9 +854,9 @@ def _worst_table(ev, n):
     "Ids to pull from the archive"
     sex = lambda r: {'F': 'girl', 'M': 'boy'}.get(getattr(r, 'sex', None), '–')
     age = lambda x: f'{_months(x)} ({months2ym(x)})'
-    return _html_table(['Film', 'Sex', 'Reader', 'Model', 'Difference'], [(str(r.id), sex(r), age(r.age_months), age(r.pred_months), f'{r.error:+.1f}'.replace('-', '−')) for r in ev.worst(n).itertuples()])
+    return _html_table(['Film', 'Sex', 'Reader', 'Model', 'Difference'], [(str(r.id), sex(r), age(r.age_months), age(r.pred_months), _signed(r.error)) for r in ev.worst(n).itertuples()])
 
-# %% ../nbs/04_evaluate.ipynb #9671031c
+# %% ../nbs/04_evaluate.ipynb #caadef6d
 USE = ('Research use only. Not a medical device, not for diagnosis. A bone age is read by a person who knows the child; these numbers describe '
        'groups of films like those listed here and promise nothing for a single child, another hospital, or bones that are ill.')
 CONTEXT = ('Readers differ too. The SD of one reader on the same film was found to be 0.58 years, 7 months [1], at which a model that knew the truth would still show a '
@@ -861,23 +871,23 @@ REFERENCES = ('Martin DD, Calder AD, Ranke MB, Binder G, Thodberg HH. Accuracy a
     'Shrout PE, Fleiss JL. Intraclass correlations: uses in assessing rater reliability. Psychol Bull 1979;86:420-428.',
     'McGraw KO, Wong SP. Forming inferences about some intraclass correlation coefficients. Psychol Methods 1996;1:30-46.')
 
-# %% ../nbs/04_evaluate.ipynb #8365f088
+# %% ../nbs/04_evaluate.ipynb #84fc6607
 def _method(ev):
     "How the numbers were computed, as list items"
     many = 'percentile bootstrap' if ev.n > BCA_MAX else 'BCa bootstrap [5]'
     how = (f'Patients repeat, so every interval comes from {ev.n_boot} redraws of whole patients.' if ev.clustered else
            f'Intervals: MAE and RMSE {many}, {ev.n_boot} resamples; median from order statistics; bias t; limits of agreement exact [4]; shares Wilson [6]; ICC [8].')
-    return [how + f' Seed {ev.seed}. All are 95% intervals, none corrected for the number of strata; strata use at most 1000 resamples.',
+    return [how + f' Seed {ev.seed}. All are 95% intervals, none corrected for the number of strata.',
             'Difference is model minus reader, in months. Limits of agreement are bias ± 1.96 SD (ddof 1) [3]. ICC is two-way random, absolute agreement, single measurement [7].',
             f'Proportional bias is the least-squares slope of difference on mean: {ev["slope"].show(3)} months per month' + (f', p = {ev.slope_p:.2g}.' if np.isfinite(ev.slope_p) else '.'),
             'Age bands are of the read age, which makes the youngest look over- and the oldest underestimated, for any model.',
             'Films without prediction are in no error measure; they are counted above.']
 
-# %% ../nbs/04_evaluate.ipynb #c406dbc4
+# %% ../nbs/04_evaluate.ipynb #235da78f
 def _compare_section(o):
     "Models on the same films"
     if o is None: return []
-    rows = [(r.model, str(r.n), _months(r.mae), Estimate(r.delta, r.delta_low, r.delta_high).show(2), '–' if not np.isfinite(r.p) else f'{r.p:.3g}') for r in o.itertuples()]
+    rows = [(r.model, str(r.n), _months(r.mae), Estimate(r.delta, r.delta_low, r.delta_high).show(2), '–' if not np.isfinite(r.delta_low) else f'{r.p:.3g}') for r in o.itertuples()]
     return [H2('Other models on the same films'), P('Difference of absolute errors per film, against the first whose difference is 0; below zero is better. Paired bootstrap.'),
             _html_table(['Model', 'Films', 'MAE', 'Difference (95% interval)', 'p'], rows)]
 
@@ -890,7 +900,7 @@ def _reader_section(ev):
     return [H2('Among the readers'), P(f"{a['readers']} readers on {a['n']} films: SD of one reader on the same film {_months(a['sd'])} months, ICC(2,1) {a['icc'].show(3)}. Each reader, and the model, is set against the mean of the other readers."),
             _html_table(['Reader', 'Films', 'Reader, MAE', 'Model, MAE', 'Model − reader (95% interval)'], rows)]
 
-# %% ../nbs/04_evaluate.ipynb #525e3348
+# %% ../nbs/04_evaluate.ipynb #49e7df61
 def _body(ev, title, date, source, compare, worst):
     "The report's sections"
     notes = [P(o, cls='note') for o in ev.notes]
@@ -899,12 +909,12 @@ def _body(ev, title, date, source, compare, worst):
         P(ev.in_words(), cls='lead'), _cards(ev), P(CONTEXT, cls='small'),
         H2('In pictures'), _figures(ev), H2(spread), P('Dots with 95% intervals on a scale from zero; the dotted line is the value of all films.'), _strata_table(ev),
         *_compare_section(compare), *_reader_section(ev),
-        H2('All measures'), _html_table(['Measure', 'Value (95% interval)'], _measure_rows(ev)),
+        H2('All measures'), _html_table(['Measure', 'Value (95% interval)'], _measure_rows(ev), 'narrow'),
         H2(f'The {min(worst, ev.n)} films furthest off'), P('Look at these first: a wrong film, a wrong label and a wrong model look the same in a mean. The reader may be the one who erred.'), _worst_table(ev, worst),
         H2('How it was computed'), Ul(*map(Li, _method(ev)), cls='small'), H2('References'), Ol(*map(Li, REFERENCES), cls='small'),
         Footer(f'boneage {boneage.__version__}, {date}. Made by boneage.evaluate.report_html; this file needs no network.'), lang='en')
 
-# %% ../nbs/04_evaluate.ipynb #6803ad68
+# %% ../nbs/04_evaluate.ipynb #7d3a233e
 def report_html(
     df, # predictions table as for `evaluate_df`, or an Evaluation
     path, # file to write, .html

@@ -7,15 +7,15 @@ Docs: https://boneage.github.io/boneage/phantom.html.md"""
 # %% auto #0
 __all__ = ['OSSIFICATION', 'GROWTH_YEARS', 'GROWTH', 'AS_WIDE', 'CARPALS_FULL', 'LENGTHS', 'SHAFTS', 'BASES', 'HEADS', 'MC_BASE',
            'MC_ANGLE', 'PP_ANGLE', 'CARPALS', 'Tube', 'Blob', 'MU_SOFT', 'MU_BONE', 'TONES', 'FAULTS', 'NONHANDS',
-           'growth', 'ramp', 'stage', 'Hand', 'cap', 'shaft_profile', 'disc_profile', 'unit', 'tubular',
-           'hand_geometry', 'smooth_contour', 'ramp01', 'View', 'make_view', 'draw_tube', 'draw_blob', 'soft_tissue',
-           'draw_bones', 'film_response', 'hand_extent', 'place', 'rect_distance', 'collimate', 'marker_stamp',
-           'find_room', 'pick_tone', 'Phantom', 'make_phantom', 'make_nonhand', 'phantom_df']
+           'growth', 'ramp', 'stage', 'Hand', 'cap', 'shaft_profile', 'disc_profile', 'epiphysis_profile', 'unit',
+           'tubular', 'hand_geometry', 'smooth_contour', 'ramp01', 'View', 'make_view', 'draw_tube', 'draw_blob',
+           'soft_tissue', 'draw_bones', 'film_response', 'hand_extent', 'place', 'rect_distance', 'collimate',
+           'marker_stamp', 'find_room', 'pick_tone', 'Phantom', 'make_phantom', 'make_nonhand', 'phantom_df']
 
-# %% ../nbs/phantom.ipynb #c9fdc133
+# %% ../nbs/phantom.ipynb #e25d81c4
 "Synthetic left-hand radiographs with known bone age, sex, mask and landmarks."
 
-# %% ../nbs/phantom.ipynb #c7126f65
+# %% ../nbs/phantom.ipynb #8ca06440
 import json
 from collections import namedtuple
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ from joblib import Parallel, delayed
 
 from .core import atomic_path, months2ym, thumbnail_png, write_png
 
-# %% ../nbs/phantom.ipynb #4813f53a
+# %% ../nbs/phantom.ipynb #124e5d14
 OSSIFICATION = pd.DataFrame([
     # centre, kind, appears F, M, fusion begins F, M, fusion ends F, M   (months)
     ('capitate',   'carpal',    2,   3, None, None, None, None),
@@ -62,8 +62,9 @@ OSSIFICATION = pd.DataFrame([
     ('pisiform',   'carpal',   106, 132, None, None, None, None),
     ('sesamoid',   'sesamoid', 129, 154, None, None, None, None),
 ], columns='centre kind appear_F appear_M fuse_start_F fuse_start_M fuse_end_F fuse_end_M'.split()).set_index('centre')
+_CENTRES = OSSIFICATION.to_dict('index')
 
-# %% ../nbs/phantom.ipynb #f10b15d0
+# %% ../nbs/phantom.ipynb #031e8f06
 GROWTH_YEARS = [0, 1, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20]
 GROWTH = dict(M=[.27, .36, .44, .54, .62, .69, .75, .82, .92, .98, 1., 1.],      # share of an adult man's length
               F=[.26, .36, .44, .54, .62, .69, .77, .86, .91, .93, .93, .93])
@@ -77,7 +78,7 @@ def growth(
     "How long the bones are at an age."
     return float(np.interp(age_months/12, GROWTH_YEARS, GROWTH[sex]))
 
-# %% ../nbs/phantom.ipynb #6d9a4000
+# %% ../nbs/phantom.ipynb #5df1b68d
 def ramp(x, x0, x1):
     "0 below `x0`, 1 above `x1`, straight between."
     return float(np.clip((x-x0)/(x1-x0), 0, 1))
@@ -88,24 +89,24 @@ def stage(
     sex,        # 'F' or 'M'
 ): # dict: present (0/1), size, width (share of the shaft's), fused (0 to 1)
     "How far one ossification centre has come."
-    o = OSSIFICATION.loc[centre]
+    o = _CENTRES[centre]
     a = o[f'appear_{sex}']
     if age_months < a: return dict(present=0, size=0., width=0., fused=0.)
-    if o.kind != 'epiphysis':
+    if o['kind'] != 'epiphysis':
         full = max(CARPALS_FULL[sex], a+40)
         return dict(present=1, size=.18 + .82*ramp(age_months, a, full)**.55, width=0., fused=0.)
     f0, f1, wide = o[f'fuse_start_{sex}'], o[f'fuse_end_{sex}'], max(AS_WIDE[sex], a+18)
-    return dict(present=1, size=float(np.interp(age_months, [a, wide, f0-18], [.25, .74, .92])),
+    return dict(present=1, size=float(np.interp(age_months, [a, wide-12, f0-24], [.3, .88, .95])),
                 width=float(np.interp(age_months, [a, a+14, wide, f0-24, f0-6], [.22, .58, .97, 1.03, 1.12])),
                 fused=ramp(age_months, f0, f1))
 
-# %% ../nbs/phantom.ipynb #55a2319a
+# %% ../nbs/phantom.ipynb #520cc042
 LENGTHS = dict(MC=(46, 65, 63, 56, 53), PP=(32, 40, 45, 41, 33), MP=(0, 23, 27, 26, 18), DP=(22, 17, 18, 18, 16))  # adult, mm
 SHAFTS = dict(MC=(9.4, 7.9, 8, 6.6, 6.9), PP=(8.4, 8.3, 8.8, 8.1, 6.8), MP=(0, 7.2, 7.6, 7.2, 5.9), DP=(5.2, 4.3, 4.7, 4.5, 3.8))
 BASES = dict(MC=(14.5, 14.5, 13, 11, 12), PP=(14.5, 15, 15.8, 14.6, 13), MP=(0, 12.8, 13.6, 12.8, 10.6), DP=(12.5, 10, 10.6, 10.2, 8.2))
 HEADS = dict(MC=(14, 15, 15, 13, 12.5), PP=(12, 11.2, 12, 11.2, 9.4), MP=(0, 9.8, 10.4, 9.8, 8), DP=(8.8, 7.4, 7.8, 7.4, 6))
 MC_BASE = ((25, 27.5), (11, 36), (-1.5, 36), (-11, 34.5), (-19.5, 31.5))       # x to the thumb, y to the fingertips, mm
-MC_ANGLE = (40, 3, -5, -14, -24)                                               # degrees from the axis, towards the thumb
+MC_ANGLE = (40, 5, -5, -16, -28)                                               # degrees from the axis, towards the thumb
 PP_ANGLE = (38, 13, -3, -18, -36)
 CARPALS = dict(
     capitate=[(-5,34.5),(2.5,35),(5,31),(4.6,24),(4.6,17),(2.2,12),(-2,11.5),(-5,14.5),(-5.6,21),(-6,29)],
@@ -117,7 +118,7 @@ CARPALS = dict(
     trapezoid=[(6.2,24.5),(6.5,31),(8.5,35.2),(13.2,34.5),(12.8,30),(13.4,25),(10,23)],
     pisiform=[(-24,21),(-20,22),(-17.5,18.5),(-18,14.5),(-21.5,13.2),(-25,16)])
 
-# %% ../nbs/phantom.ipynb #527be5cc
+# %% ../nbs/phantom.ipynb #0d9a5c9c
 Tube = namedtuple('Tube', 'name p0 p1 u w cortex rho bend shear gain')
 Blob = namedtuple('Blob', 'name centre contour depth rho')
 
@@ -126,7 +127,7 @@ class Hand:
     "One hand's geometry in millimetres: origin at the wrist, x towards the thumb, y towards the fingertips."
     tubes: list; blobs: list; soft: list; landmarks: dict; scale: float
 
-# %% ../nbs/phantom.ipynb #30a29179
+# %% ../nbs/phantom.ipynb #c141622a
 def cap(
     d,      # distance from the bone's end, mm
     length, # over how much of the bone the end is rounded, mm
@@ -153,7 +154,7 @@ def shaft_profile(
     w = shaft + (base-shaft)*lo + (head-shaft)*hi
     return t*length, w/2*cap(t*length, caps[0]*base)*cap((1-t)*length, caps[1]*head)
 
-# %% ../nbs/phantom.ipynb #1c725090
+# %% ../nbs/phantom.ipynb #5ca776f4
 def disc_profile(
     thick, # mm
     width, # mm
@@ -163,7 +164,12 @@ def disc_profile(
     t = (1-np.cos(np.linspace(0, np.pi, 25)))/2
     return t*thick, width/2*np.maximum(1-np.abs(2*t-1)**p, 0)**(1/p)
 
-# %% ../nbs/phantom.ipynb #d8b0543e
+def epiphysis_profile(thick, width, dome):
+    "A grown epiphysis: domed over `dome` of its thickness at the joint, flat at the plate. In mm."
+    u = (1-np.cos(np.linspace(0, np.pi, 25)))/2*thick
+    return u, width/2*cap(u, dome*thick, 2.3)*cap(thick-u, .3*thick, 2.6)
+
+# %% ../nbs/phantom.ipynb #71751378
 def unit(deg):
     "Direction `deg` degrees from the y axis towards the thumb."
     return np.array([np.sin(np.radians(deg)), np.cos(np.radians(deg))])
@@ -196,14 +202,14 @@ def tubular(
     amp = .17*shaft
     if f < 1:
         prof = shaft_profile(n-zone, base*.96, shaft, head, caps=(.12, far), tuft=dp)
-        add(p0+d*zone, prof, 1-f, .34, cort(prof[0], amp))
+        add(p0+d*zone, prof, 1-f, (.30), cort(prof[0], amp))
         if st['present']:
             gap = zone*(1-st['size'])*.6
             th = zone*st['size']
             wd = base*st['width']*(.97 if distal else 1.)
             th = min(th, .95*wd)
-            prof = disc_profile(th, wd, 2.4 if distal else 2.8)
-            res.append(Tube(name+'e', p0+d*(zone-gap-th), p0+d*(zone-gap), *prof, .05*base+0*prof[0], .42,
+            prof = epiphysis_profile(th, wd, .85 if distal else .4) if st['width'] > .5 else disc_profile(th, wd)
+            res.append(Tube(name+'e', p0+d*(zone-gap-th), p0+d*(zone-gap), *prof, .04*base+0*prof[0], .36,
                             0. if distal else .25*ramp(st['width'], .9, 1.1)/base, 0., 1-f))
     if f > 0:
         prof = shaft_profile(n, base*1.03, shaft, head, caps=(.5 if distal else .2, far), tuft=dp, waist=.57)
@@ -212,7 +218,7 @@ def tubular(
         add(p0+d*zone*.8, scar, .3*f*(1-.6*f), .9, .1+0*scar[0])
     return res
 
-# %% ../nbs/phantom.ipynb #7c253afd
+# %% ../nbs/phantom.ipynb #eac2b8fe
 def hand_geometry(
     age_months, # bone age in months
     sex,        # 'F' or 'M'
@@ -237,7 +243,7 @@ def hand_geometry(
     for i in range(5):
         k = i+1
         p = np.array(MC_BASE[i])*g
-        a = MC_ANGLE[i]*(.55+.45*spread if i else .7+.3*spread) + variation*rng.normal(0, 1)
+        a = MC_ANGLE[i]*(.7+.3*spread) + variation*rng.normal(0, 1)
         b = (PP_ANGLE[i]*spread if i else a+rng.normal(-4, 6)) + variation*rng.normal(0, 2)
         c = b + rng.normal(0, 4)*variation - (3*(3-k) if i else 0)*.6
         e = c + rng.normal(0, 3)*variation + (0 if i else rng.normal(-6, 6))
@@ -262,14 +268,14 @@ def hand_geometry(
         soft.append((lm[0], lm[1], (14 if i else 13)*gf, (12.6 if i else 12.8)*gf, .95, 'palm'))
     for j in range(1, 4): soft.append((prox[j], prox[j+1], 5.2*gf, 5.2*gf, .8, 'palm'))
     m1, m2 = np.array(MC_BASE[0])*g, np.array(MC_BASE[1])*g
-    for u, r in ((.15, 13.), (.45, 12.), (.72, 8.5)):
-        soft.append((m1+u*(heads[0]-m1), m2+.8*u*(heads[1]-m2), r*gf, r*gf, .95, 'palm'))
+    for u, r in ((.15, 13.), (.45, 12.), (.75, 9.5), (.98, 6.)):
+        soft.append((m1+u*(heads[0]-m1), m2+.78*u*(heads[1]-m2), r*gf, r*gf, .95, 'palm'))
     soft.append((np.array([-24., 30])*g, np.array(lms['MC5_head'])*.5+np.array([-17., 26])*g*.5, 13*gf, 13*gf, 1.0, 'palm'))
     _carpals(blobs, lms, st, g, heads, sex)
     _forearm(tubes, soft, lms, st, g, gw, gs, gf, deviation)
     return Hand(tubes, blobs, soft, lms, g)
 
-# %% ../nbs/phantom.ipynb #60a79b7b
+# %% ../nbs/phantom.ipynb #63e88f8c
 def smooth_contour(points, n=64):
     "A closed smooth outline through the corners `points`."
     p = np.asarray(points, float)
@@ -296,7 +302,7 @@ def _carpals(blobs, lms, st, g, heads, sex):
         blobs.append(Blob('sesamoid', c, np.c_[np.cos(a), np.sin(a)*1.2]*r, 1.6*r, .7))
         lms['sesamoid'] = c
 
-# %% ../nbs/phantom.ipynb #eba9b0f2
+# %% ../nbs/phantom.ipynb #8ff3c758
 def _forearm(tubes, soft, lms, st, g, gw, gs, gf, deviation):
     R = np.array([unit(90+deviation), unit(deviation)]).T     # columns: across, along
     at = lambda x, y: R @ np.array([x, y], float)
@@ -317,7 +323,7 @@ def _forearm(tubes, soft, lms, st, g, gw, gs, gf, deviation):
             if s['present']:
                 th = zone*s['size']; gap = zone*(1-s['size'])*.5
                 u, w = disc_profile(th, base*s['width'], 3.2)
-                tubes.append(Tube(name+'e', p0+d*(zone-gap-th), p0+d*(zone-gap), u, w, .04*base+0*u, .4, 0., shear, 1-f))
+                tubes.append(Tube(name+'e', p0+d*(zone-gap-th), p0+d*(zone-gap), u, w, .03*base+0*u, .27, 0., shear, 1-f))
         if f > 0:
             u, w = prof(0, base)
             tubes.append(Tube(name, p0, p1, u, w, cort(u), .33, 0., shear, f))
@@ -333,7 +339,7 @@ def ramp01(x, x0, x1):
     "`ramp` for arrays."
     return np.clip((x-x0)/(x1-x0), 0, 1)
 
-# %% ../nbs/phantom.ipynb #9de4a480
+# %% ../nbs/phantom.ipynb #468fb01a
 @dataclass
 class View:
     "Where the millimetres fall on the film: px = A @ mm + t, in (x, y)."
@@ -349,7 +355,7 @@ def make_view(scale, rotation=0., mirror=False, t=(0, 0)):
     flip = np.diag([-1. if mirror else 1., -1.])
     return View(scale*np.array([[c, -s], [s, c]]) @ flip, np.asarray(t, float))
 
-# %% ../nbs/phantom.ipynb #2eeba70c
+# %% ../nbs/phantom.ipynb #e7e42bac
 def _patch(shape, view, pts, pad):
     "Pixel window around points (mm) and the mm coordinates of its pixels."
     q = view(pts); m = pad*view.scale + 1
@@ -361,7 +367,7 @@ def _patch(shape, view, pts, pad):
     X = inv[0, 0]*dx[None] + inv[0, 1]*dy[:, None]; Y = inv[1, 0]*dx[None] + inv[1, 1]*dy[:, None]
     return (slice(y0, y1), slice(x0, x1)), X, Y
 
-# %% ../nbs/phantom.ipynb #d1c25272
+# %% ../nbs/phantom.ipynb #5f85dab8
 def draw_tube(
     bone, # float32 HxW: mm of bone along the beam, added to
     tube, # Tube
@@ -383,12 +389,12 @@ def draw_tube(
     C = np.interp(U, u, tube.cortex)
     V2 = V*V
     out = np.sqrt(np.maximum(W*W-V2, 0)); inn = np.sqrt(np.maximum(np.maximum(W-C, 0)**2-V2, 0))
-    edge = np.minimum(np.minimum(U, u[-1]-U)/np.maximum(.045*w.max()*2, .4), 1)
+    edge = np.minimum(np.minimum(U, u[-1]-U)/np.minimum(np.maximum(.09*w.max(), .4), .12*u[-1]), 1)
     inn = inn*np.clip(edge, 0, 1)
     rho = tube.rho*(1-.45*np.exp(-((U/u[-1]-.5)/.25)**2)) if len(u) > 30 else tube.rho
     bone[win] += (2*depth*tube.gain)*(out - (1-rho)*inn).astype(np.float32)
 
-# %% ../nbs/phantom.ipynb #e0b0f0cf
+# %% ../nbs/phantom.ipynb #afad771f
 def draw_blob(bone, blob, view):
     "Add a carpal: a round body with a thin bright shell."
     c = blob.contour
@@ -404,7 +410,7 @@ def draw_blob(bone, blob, view):
     rim = np.exp(-((rad*(1-q)-.5)/.55)**2)*(q < 1)
     bone[win] += (blob.depth*(blob.rho*body) + blob.depth*.13*rim).astype(np.float32)
 
-# %% ../nbs/phantom.ipynb #f98de4b4
+# %% ../nbs/phantom.ipynb #bd8dff01
 def soft_tissue(
     shape, # (height, width) in pixels
     hand,  # Hand
@@ -442,7 +448,7 @@ def _grid(shape, step):
     x, y = np.meshgrid(np.arange(shape[1], dtype=np.float32)/step, np.arange(shape[0], dtype=np.float32)/step)
     return x, y
 
-# %% ../nbs/phantom.ipynb #5e0a258b
+# %% ../nbs/phantom.ipynb #65281fd8
 MU_SOFT, MU_BONE = .021, .062                                  # attenuation per mm, soft tissue and (extra) cortical bone
 
 def draw_bones(shape, hand, view, ss=2):
@@ -453,14 +459,14 @@ def draw_bones(shape, hand, view, ss=2):
     for b in hand.blobs: draw_blob(big, b, v)
     return cv2.resize(big, shape[::-1], interpolation=cv2.INTER_AREA)
 
-def film_response(att, exposure=0., contrast=3.0):
+def film_response(att, exposure=0., contrast=2.7):
     "Attenuation to brightness 0..1: an S-shaped film curve, bone bright."
-    a0 = .95-exposure
+    a0 = .88-exposure
     y = 1/(1+np.exp(-contrast*(att-a0)))
     y0 = 1/(1+np.exp(contrast*a0))
     return (y-y0)/(1-y0)
 
-# %% ../nbs/phantom.ipynb #edb566ab
+# %% ../nbs/phantom.ipynb #c6f6d6b2
 def hand_extent(hand, view, forearm=False):
     "Corner points (x, y) px of the hand's soft tissue without forearm."
     out = []
@@ -491,7 +497,7 @@ def place(
     ty = y0 + free_y*np.clip(.28+jitter*rng.normal(0, .12), .03, .6)
     return make_view(s, rotation, mirror, np.array([tx, ty])-s*lo)
 
-# %% ../nbs/phantom.ipynb #d4aed195
+# %% ../nbs/phantom.ipynb #6edcec7f
 def rect_distance(
     shape,  # (height, width)
     lo, hi, # corners (x, y) of a rectangle in the turned frame, px
@@ -513,7 +519,7 @@ def collimate(shape, pts, rng, bottom):
     hi[1] = q[:, 1].max() + bottom*L
     return rect_distance(shape, lo, hi, a)
 
-# %% ../nbs/phantom.ipynb #ce694931
+# %% ../nbs/phantom.ipynb #a3855940
 def marker_stamp(rng, size, letter='L'):
     "A side marker: lead letter, perhaps on a plastic plate with initials. Brightness and plate, 0..1."
     kind = rng.choice(['letter', 'plate', 'serif'], p=[.35, .5, .15])
@@ -528,8 +534,8 @@ def marker_stamp(rng, size, letter='L'):
         x = rng.uniform(.2, .3)
         cv2.rectangle(plate, (int(x*n), int(.03*n)), (int((1-x)*n), int(.97*n)), 128, -1)
         cv2.rectangle(plate, (int(x*n), int(.03*n)), (int((1-x)*n), int(.97*n)), 255, max(1, n//60))
-        put(letter, .34, .42, .09)
-        for i, t in enumerate(''.join(rng.choice(list('ABCDEFGHJKMNPRST'), 2))): put(t, .68+.17*i, .13, .035)
+        put(letter, .24, .34, .08)
+        for i, t in enumerate(rng.choice(list('ABCDEFGHJKMNPRST'), rng.integers(2, 4))): put(t, .53+.17*i, .125, .034)
     elif kind == 'serif': put(letter, .5, .35, .035)
     else: put(letter, .5, .62, .1)
     a = rng.normal(0, 14) if rng.random() < .8 else rng.choice([90, 180, -90])
@@ -546,7 +552,7 @@ def find_room(free, size, rng, tries=40):
     i = np.argmax(room)
     return (int(y[i]), int(x[i])) if room[i] >= size*size else None
 
-# %% ../nbs/phantom.ipynb #08133e35
+# %% ../nbs/phantom.ipynb #113ac89d
 TONES = dict(black=((2, 14), (185, 255), .62), grey=((22, 60), (110, 215), .22), pale=((95, 150), (190, 245), .16))
 
 def pick_tone(rng):
@@ -555,7 +561,7 @@ def pick_tone(rng):
     lo, hi, _ = TONES[name]
     return rng.uniform(*lo), rng.uniform(*hi)
 
-# %% ../nbs/phantom.ipynb #2a87b334
+# %% ../nbs/phantom.ipynb #5b32a89c
 FAULTS = ('inverted', 'second_hand', 'rotated', 'cropped', 'dark', 'overexposed', 'bright_plate', 'blurred', 'marker_on_hand')
 
 @dataclass
@@ -576,7 +582,7 @@ class Phantom:
         return f'Phantom({months2ym(self.age_months)}, {self.sex}, seed {self.seed}, {self.shape[0]}x{self.shape[1]} px' + (f', {self.fault})' if self.fault else ')')
     def _repr_png_(self): return thumbnail_png(self.pixels)
 
-# %% ../nbs/phantom.ipynb #17bbfc4f
+# %% ../nbs/phantom.ipynb #b0ac80d3
 def make_phantom(
     seed=0,          # everything random follows from it
     age_months=None, # bone age, 0 to 228; None draws one from 6 to 228
@@ -600,7 +606,7 @@ def make_phantom(
     scene = _scene(shape, age_months, sex, rng, pose, side, fault, nuisance)
     return _expose(scene, film, grain, Phantom(None, None, {}, {}, age_months, sex, int(seed), fault), side, nuisance)
 
-# %% ../nbs/phantom.ipynb #b9afdbf5
+# %% ../nbs/phantom.ipynb #69f22074
 def _film_shape(size, aspect, rng, fault):
     a = rng.uniform(.72, .92) if aspect is None else aspect
     if fault == 'second_hand': a = 1.3
@@ -610,9 +616,9 @@ def _scene(shape, age, sex, rng, pose, side, fault, nuisance):
     "Attenuation of hand(s), signed distance and view."
     h, w = shape
     n = nuisance
-    dev = float(np.clip(pose.normal(4, 9), -14, 24))*n
+    dev = float(np.clip(pose.normal(9, 9), -8, 27))*n
     hand = hand_geometry(age, sex, rng, spread=1+n*pose.uniform(-.7, .15), deviation=dev, variation=1.)
-    rot = n*float(np.clip(pose.normal(0, 5), -14, 14)) + (dev*.35 if side == 'L' else -dev*.35)
+    rot = n*float(np.clip(pose.normal(0, 5), -14, 14)) + (dev*.1 if side == 'L' else -dev*.1)
     if fault == 'rotated': rot += pose.choice([-1, 1])*pose.uniform(40, 150)
     fill = .88 + n*pose.uniform(-.1, .05)
     if n and pose.random() < .14 and fault != 'cropped': fill *= pose.uniform(.62, .85)
@@ -631,7 +637,7 @@ def _scene(shape, age, sex, rng, pose, side, fault, nuisance):
         out['T'] = T+T2; out['B'] = B+draw_bones(shape, other, v2); out['sdf2'] = sdf2
     return out
 
-# %% ../nbs/phantom.ipynb #f971afb6
+# %% ../nbs/phantom.ipynb #bccb688e
 def _texture(shape, rng, px):
     "Smooth random field, unit SD, grain about `px` pixels."
     k = max(px, .6)
@@ -658,13 +664,13 @@ def _expose(o, film, grain, ph, side, nuisance):
         y, mask = _frame(y, mask, d, kind, film, px)
         if (d > 0).any(): o['objects']['frame'] = d > 0
     if n: y = y + film.uniform(0, .05)*np.linspace(film.uniform(-1, 1), film.uniform(-1, 1), shape[0], dtype=np.float32)[:, None]
-    y = cv2.GaussianBlur(y, (0, 0), (.35+.25*film.random())*px*n + 1e-3 + .3)
+    y = cv2.GaussianBlur(y, (0, 0), .3 + n*px*.35*film.random())
     lo, hi = pick_tone(film) if n else (6, 235)
     if fault == 'dark': lo, hi = film.uniform(0, 4), film.uniform(14, 30)
     img = lo + (hi-lo)*y
     if n or fault == 'marker_on_hand': img = _mark(img, o, d, film, side, fault, (lo, hi))
     if fault == 'blurred': img = _blur(img, film, px)
-    if n: img = img + (.8+film.random()*1.6)*(hi-lo)/200*_noise(shape, grain, px)
+    if n: img = img + (.5+film.random()*1.2)*(hi-lo)/200*_noise(shape, grain, px)
     img = np.clip(np.rint(img), 0, 255).astype(np.uint8)
     if fault == 'inverted': img = 255-img
     ph.pixels, ph.mask, ph.spacing = img, mask, 1/view.scale
@@ -672,7 +678,7 @@ def _expose(o, film, grain, ph, side, nuisance):
     ph.objects = {**o['objects'], 'forearm': o['forearm'] & mask}
     return ph
 
-# %% ../nbs/phantom.ipynb #90f872cd
+# %% ../nbs/phantom.ipynb #3b965c91
 def _noise(shape, rng, px):
     return rng.standard_normal(shape, dtype=np.float32) + .7*_texture(shape, rng, .8*px)
 
@@ -698,7 +704,7 @@ def _plate(shape, o, rng):
 
 def _mark(y, o, d, rng, side, fault, tone):
     h, w = o['shape']
-    s = max(int(rng.uniform(.14, .22)*max(h, w)), 10)
+    s = max(int(rng.uniform(.17, .28)*max(h, w)), 10)
     art, plate = marker_stamp(rng, s, side)
     if fault == 'marker_on_hand':
         q = o['view'](np.mean([o['hand'].landmarks[k] for k in ('MC3_head', 'MC3_base', 'MC2_head', 'MC4_head')], axis=0))
@@ -722,7 +728,7 @@ def _blur(y, rng, px):
     for t in np.linspace(-c, c, 4*n): k[int(round(c+t*np.sin(a))), int(round(c+t*np.cos(a)))] += 1
     return cv2.filter2D(cv2.GaussianBlur(y, (0, 0), 1.2*px), -1, k/k.sum())
 
-# %% ../nbs/phantom.ipynb #19017c5d
+# %% ../nbs/phantom.ipynb #b601ea4b
 NONHANDS = ('empty', 'uniform', 'noise', 'gradient', 'text', 'marker', 'foot', 'chest', 'knee')
 
 def make_nonhand(
@@ -738,7 +744,7 @@ def make_nonhand(
     img = globals()[f'_{kind}' if kind != 'noise' else '_noise_film'](shape, rng)
     return np.clip(np.rint(img), 0, 255).astype(np.uint8)
 
-# %% ../nbs/phantom.ipynb #73f06d7e
+# %% ../nbs/phantom.ipynb #09d1bdaf
 def _empty(shape, rng):
     y = np.full(shape, rng.uniform(.02, .1), np.float32); px = max(shape)/256
     d = collimate(shape, np.array([[.15*shape[1], .15*shape[0]], [.85*shape[1], .8*shape[0]]]), rng, .05)
@@ -766,7 +772,7 @@ def _marker(shape, rng):
     y[y0:y0+s, x0:x0+s] = np.maximum(.15*plate+.03, art)
     return 250*y + 2*_noise(shape, rng, 1)
 
-# %% ../nbs/phantom.ipynb #ff4dd6c2
+# %% ../nbs/phantom.ipynb #56c9fba1
 def _film(tubes, soft, blobs, shape, view, rng, scale=1., mu=1.):
     hand = Hand(tubes, blobs, soft, {}, scale)
     _, T, _ = soft_tissue(shape, hand, view)
@@ -804,7 +810,7 @@ def _knee(shape, rng):
     blobs = [Blob('', np.array([2., 34.]), np.c_[22*np.cos(ang), 24*np.sin(ang)], 18., .35)]
     return _film(tubes, soft, blobs, shape, make_view(shape[0]/230, rng.normal(0, 5), False, (shape[1]*.5, shape[0]*.5)), rng)
 
-# %% ../nbs/phantom.ipynb #0893686c
+# %% ../nbs/phantom.ipynb #c6cd1655
 def _chest(shape, rng):
     h, w = shape; y, x = np.mgrid[:h, :w].astype(np.float32); x = (x/w-.5)*2; y = y/h
     body = 1/(1+np.exp(-(.97-.12*(1-y)-np.abs(x))*40))
@@ -815,7 +821,7 @@ def _chest(shape, rng):
     img = body*(.62-.5*cv2.GaussianBlur(air, (0, 0), h/90)+.14*ribs+.25*spine+.3*heart+.25*ramp01(y, .74, .84))
     return 8+235*np.clip(cv2.GaussianBlur(img.astype(np.float32), (0, 0), h/250), 0, 1) + 3*_noise(shape, rng, h/256)
 
-# %% ../nbs/phantom.ipynb #1a6128a4
+# %% ../nbs/phantom.ipynb #223f8657
 def _plan(n, seed, fault_rate, ages):
     "Ages, sexes, splits and faults, each prefix the same whatever `n` is."
     i = np.arange(n); u = np.random.default_rng([seed, 101]).random(4)
