@@ -8,14 +8,14 @@ Docs: https://boneage.github.io/boneage/core.html.md"""
 __all__ = ['UMASK', 'MIN_SIDE', 'SEX_WORDS', 'AGE_RANGE', 'PATH_COLS', 'FILM_ENDINGS', 'FATAL', 'AMBER', 'FilmError', 'Refusal',
            'ManifestError', 'atomic_path', 'write_png', 'read_mask', 'write_csv', 'data_path', 'Radiograph', 'shrink',
            'thumbnail_png', 'to_uint8', 'is_dicom', 'sign_evidence', 'looks_inverted', 'load_radiograph', 'to_sex',
-           'manifest_problems', 'check_manifest', 'write_manifest', 'read_manifest', 'dicom_row',
+           'manifest_problems', 'check_manifest', 'write_manifest', 'read_table', 'read_manifest', 'dicom_row',
            'manifest_from_folder', 'load_film', 'stem', 'read_journal', 'run_rows', 'months2ym', 'outline',
            'show_films']
 
-# %% ../nbs/core.ipynb #b57e2801
+# %% ../nbs/core.ipynb #532b486f
 "Radiographs in one convention, the manifest table, atomic files, a resumable batch, and figures."
 
-# %% ../nbs/core.ipynb #205f5799
+# %% ../nbs/core.ipynb #9ac48d17
 import errno, json, math, os, re, tempfile
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
@@ -25,14 +25,14 @@ from pathlib import Path
 
 import cv2, numpy as np, pandas as pd
 
-# %% ../nbs/core.ipynb #2f7f1a41
+# %% ../nbs/core.ipynb #79debfcf
 class FilmError(ValueError):
     "One film that can't be read: what was found, what was expected, what to do"
 
 class Refusal(ValueError):
     "A film that was read but is not worked on, with the reason: no hand found, say"
 
-# %% ../nbs/core.ipynb #fb4445eb
+# %% ../nbs/core.ipynb #f6d97517
 class ManifestError(ValueError):
     "A table that can't be used; `problems` lists every row and column that is wrong"
     def __init__(self, problems:list, # str, one sentence per wrong row or column
@@ -42,7 +42,7 @@ class ManifestError(ValueError):
         more = f'\n- ... and {len(self.problems)-20} more' if len(self.problems) > 20 else ''
         super().__init__(f'{where}: {len(self.problems)} problem(s)\n{shown}{more}')
 
-# %% ../nbs/core.ipynb #a09b414b
+# %% ../nbs/core.ipynb #6a395cd7
 def _umask():
     mask = os.umask(0)
     os.umask(mask)
@@ -50,7 +50,7 @@ def _umask():
 
 UMASK = _umask()  # read once: asking for it means setting it, which threads could trip over
 
-# %% ../nbs/core.ipynb #4a925ce1
+# %% ../nbs/core.ipynb #5b8d5caa
 @contextmanager
 def atomic_path(path): # Where the file shall stand; missing folders are made
     "Yield a temporary name in the same folder; rename it onto `path` on success, remove it on failure"
@@ -64,7 +64,7 @@ def atomic_path(path): # Where the file shall stand; missing folders are made
         os.replace(tmp, path)
     finally: Path(tmp).unlink(missing_ok=True)
 
-# %% ../nbs/core.ipynb #28444d76
+# %% ../nbs/core.ipynb #90793558
 def write_png(path, # Target file
               img:np.ndarray): # uint8 HxW or HxWx3 (RGB), or a bool mask, which is stored as 0 and 255
     "Write a PNG atomically; a mask costs one bit a pixel"
@@ -74,7 +74,7 @@ def write_png(path, # Target file
     if not ok: raise ValueError(f'{path}: an array of shape {img.shape} and type {img.dtype} can not be written as PNG')
     with atomic_path(path) as tmp: tmp.write_bytes(buf)
 
-# %% ../nbs/core.ipynb #f703c7bd
+# %% ../nbs/core.ipynb #5a53f3ad
 def read_mask(path, # Mask file (0 is background, anything above 127 is hand)
               shape:tuple|None=None # (height, width) the mask must have: the film's
              )->np.ndarray: # bool HxW
@@ -86,19 +86,19 @@ def read_mask(path, # Mask file (0 is background, anything above 127 is hand)
         raise FilmError(f'{path}: the mask is {img.shape} and its film {tuple(shape[:2])} (height, width); segment this film again')
     return img > 127
 
-# %% ../nbs/core.ipynb #c695db22
+# %% ../nbs/core.ipynb #3fff2f3f
 def write_csv(df:pd.DataFrame, # Any table
               path): # Target file
     "Write a table atomically"
     with atomic_path(path) as tmp: df.to_csv(tmp, index=False)
 
-# %% ../nbs/core.ipynb #cfc7c7f9
+# %% ../nbs/core.ipynb #91a4c639
 def data_path(*parts)->Path|None: # Folder or file below it; None when the variable is not set
     "The data folder that the environment variable `BONEAGE_DATA` names, joined with `parts`"
     root = os.environ.get('BONEAGE_DATA')
     return Path(root, *parts) if root else None
 
-# %% ../nbs/core.ipynb #a11842f4
+# %% ../nbs/core.ipynb #f105e497
 @dataclass
 class Radiograph:
     "One film: `pixels` uint8 HxW with bone bright, and how it came to be so"
@@ -114,7 +114,7 @@ class Radiograph:
     def __repr__(self): return f'Radiograph({Path(self.path).name or "array"}, {self.shape[0]}x{self.shape[1]} px, {self.fmt} {self.bits} bit, {self.decision})'
     def _repr_png_(self): return thumbnail_png(self.pixels)
 
-# %% ../nbs/core.ipynb #4813b275
+# %% ../nbs/core.ipynb #22cee544
 def shrink(img:np.ndarray, # uint8 or bool HxW[x3]
            side:int # Longest side wanted, px
           )->np.ndarray: # The same picture, never enlarged
@@ -131,7 +131,7 @@ def thumbnail_png(img:np.ndarray, # uint8 HxW or HxWx3 (RGB)
     img = shrink(img, side)
     return cv2.imencode('.png', img if img.ndim == 2 else img[..., ::-1])[1].tobytes()
 
-# %% ../nbs/core.ipynb #be83d2a0
+# %% ../nbs/core.ipynb #d2589fd7
 def to_uint8(img:np.ndarray # HxW of any integer or float type
             )->np.ndarray: # uint8 HxW
     "Map a wide grey range to 0-255 between its 0.1 and 99.9 percentiles"
@@ -146,7 +146,7 @@ def to_uint8(img:np.ndarray # HxW of any integer or float type
     if img.dtype == np.uint16: return np.clip((np.arange(65536) - lo)*scale, 0, 255).round().astype(np.uint8)[img]
     return np.clip((img.astype(np.float32) - lo)*scale, 0, 255).round().astype(np.uint8)
 
-# %% ../nbs/core.ipynb #77c8b0b7
+# %% ../nbs/core.ipynb #baea898f
 def _pil_grey(im): # a PIL image of any mode -> HxW array, bits per pixel
     if im.mode in ('P', 'PA'): im = im.convert('RGBA' if 'transparency' in im.info or im.mode == 'PA' else 'RGB')
     if im.mode in ('LA', 'RGBA', 'La', 'RGBa'):
@@ -158,7 +158,7 @@ def _pil_grey(im): # a PIL image of any mode -> HxW array, bits per pixel
     if im.mode in ('I', 'F'): return np.asarray(im), 32
     return np.asarray(im.convert('L')), 8
 
-# %% ../nbs/core.ipynb #71161d08
+# %% ../nbs/core.ipynb #41a67745
 def _read_picture(path):
     import warnings
     from PIL import Image, ImageOps
@@ -176,7 +176,7 @@ def _read_picture(path):
         if isinstance(e, FilmError): raise
         raise FilmError(f'{path}: damaged or cut off ({e}); copy the file again') from e
 
-# %% ../nbs/core.ipynb #bb22e746
+# %% ../nbs/core.ipynb #3170c563
 def _pydicom():
     try: import pydicom
     except ImportError as e: raise ImportError("DICOM needs pydicom: pip install 'boneage[dicom]'") from e
@@ -188,7 +188,7 @@ def is_dicom(path # Any file
     if Path(path).suffix.lower() in ('.dcm', '.dicom', '.ima'): return True
     with open(path, 'rb') as f: return f.read(132)[128:] == b'DICM'
 
-# %% ../nbs/core.ipynb #a9e7f6c1
+# %% ../nbs/core.ipynb #60717e5e
 def _read_dicom(path):
     pydicom = _pydicom()
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
@@ -204,7 +204,7 @@ def _read_dicom(path):
     spacing = ds.get('PixelSpacing') or ds.get('ImagerPixelSpacing')
     return img, dict(fmt='DICOM', bits=int(ds.get('BitsStored', 8)), spacing=tuple(map(float, spacing)) if spacing else None, photometric=photometric)
 
-# %% ../nbs/core.ipynb #6cb93c42
+# %% ../nbs/core.ipynb #10e35348
 def _window(img, ds): # uint8 from a DICOM image after modality and VOI
     if 'WindowWidth' not in ds and 'VOILUTSequence' not in ds: return to_uint8(img if img.dtype.kind == 'f' else img - img.min() + 0.)
     if 'WindowWidth' in ds and 'VOILUTSequence' not in ds:
@@ -215,7 +215,7 @@ def _window(img, ds): # uint8 from a DICOM image after modality and VOI
     else: lo, hi = float(img.min()), float(img.max())
     return np.clip((img.astype(np.float32) - lo) * (255/max(hi - lo, 1e-12)), 0, 255).round().astype(np.uint8)
 
-# %% ../nbs/core.ipynb #ddba24ed
+# %% ../nbs/core.ipynb #1c3fde91
 def sign_evidence(pixels:np.ndarray # uint8 HxW
                  )->float: # Above 0: bone bright; below 0: bone dark; about -1.5 to 1.5
     "How strongly brightness follows texture and centrality; changes its sign exactly with the film's"
@@ -230,14 +230,14 @@ def sign_evidence(pixels:np.ndarray # uint8 HxW
     d2 = np.add.outer(np.linspace(-1, 1, 77)**2, np.linspace(-1, 1, 77)**2)
     return float(follows + 5*(np.average(rel, weights=np.exp(-d2/.3)) - rel.mean()))
 
-# %% ../nbs/core.ipynb #d073fa82
+# %% ../nbs/core.ipynb #e0d5db15
 def looks_inverted(pixels:np.ndarray # uint8 HxW
                   )->tuple[bool,str]: # Whether bone is dark, and the evidence in words
     "Judge from the grey values alone whether a plain film shows bone dark"
     s = sign_evidence(pixels)
     return s < 0, f'sign evidence {s:+.2f}'
 
-# %% ../nbs/core.ipynb #8fa2fdac
+# %% ../nbs/core.ipynb #06231674
 MIN_SIDE = 32  # px; below this no bone of the wrist is more than a pixel or two wide
 
 def _check_pixels(img, path):
@@ -245,7 +245,7 @@ def _check_pixels(img, path):
     if min(h, w) < MIN_SIDE: raise FilmError(f'{path}: {w} x {h} px; a film needs at least {MIN_SIDE} px a side')
     if img.min() == img.max(): raise FilmError(f'{path}: every pixel is {img.flat[0]}; an empty film')
 
-# %% ../nbs/core.ipynb #410367fc
+# %% ../nbs/core.ipynb #edbdc119
 def load_radiograph(path, # PNG, JPEG, TIFF or DICOM file
                     aspect:float|None=None, # True width / height, for sets that store films squashed
                     *, invert:str|bool='auto' # 'auto' asks header or pixels; True / False decide by hand
@@ -263,7 +263,7 @@ def load_radiograph(path, # PNG, JPEG, TIFF or DICOM file
     if aspect is not None: img = _unsquash(img, aspect, path)
     return Radiograph(img, str(path), turn, why, **info)
 
-# %% ../nbs/core.ipynb #d8e23f3d
+# %% ../nbs/core.ipynb #9a9c7b57
 def _turn(img, photometric, invert): # -> turn it?, in words why
     if invert != 'auto':
         if not isinstance(invert, bool): raise ValueError(f"invert is {invert!r}; expected 'auto', True or False")
@@ -278,7 +278,7 @@ def _unsquash(img, aspect, path): # give a squashed film its true shape; no side
     size = (round(h*aspect), h) if h*aspect >= w else (w, round(w/aspect))
     return cv2.resize(img, size, interpolation=cv2.INTER_LINEAR)
 
-# %% ../nbs/core.ipynb #bae44f37
+# %% ../nbs/core.ipynb #cab33cea
 SEX_WORDS = dict(f='F', female='F', girl='F', woman='F', m='M', male='M', boy='M', man='M')
 
 def to_sex(value # 'F', 'male', 'Girl'...
@@ -288,7 +288,7 @@ def to_sex(value # 'F', 'male', 'Girl'...
     if sex is None: raise ValueError(f'sex is {value!r}; expected F or M (female, male, girl, boy)')
     return sex
 
-# %% ../nbs/core.ipynb #34c8f8ee
+# %% ../nbs/core.ipynb #77798e92
 AGE_RANGE = 0, 300  # months; Greulich and Pyle's atlas ends at 19 years (228), readers go a little beyond
 
 def manifest_problems(df:pd.DataFrame, # Manifest
@@ -305,7 +305,7 @@ def manifest_problems(df:pd.DataFrame, # Manifest
     if 'id' in df: say(df['id'].duplicated(keep=False) & df['id'].notna(), lambda i: 'this id stands in more than one row')
     return out + _value_problems(df, name)
 
-# %% ../nbs/core.ipynb #a64a0e05
+# %% ../nbs/core.ipynb #1734d22b
 def _value_problems(df, name): # values out of range, by row
     out = []
     if 'sex' in df:
@@ -328,7 +328,7 @@ def check_manifest(df:pd.DataFrame, # Manifest
     if problems: raise ManifestError(problems, where)
     return df
 
-# %% ../nbs/core.ipynb #46d86d8f
+# %% ../nbs/core.ipynb #1a395e72
 PATH_COLS = 'path', 'mask_path', 'crop_path', 'crop_mask_path', 'true_mask_path'
 
 def _rel(p, root):
@@ -344,8 +344,10 @@ def write_manifest(df:pd.DataFrame, # Manifest, paths relative to the working fo
     write_csv(df.assign(**{c: [_rel(p, root) for p in df[c]] for c in PATH_COLS if c in df}), path)
     return Path(path)
 
-# %% ../nbs/core.ipynb #6d3a530a
-def _read_table(path):
+# %% ../nbs/core.ipynb #9bd51efa
+def read_table(path # CSV with or without the manifest's columns
+              )->pd.DataFrame: # Ids and paths as text
+    "Read a CSV table; doubled columns and broken files are a ManifestError"
     if not Path(path).is_file(): raise FileNotFoundError(f'{path}: no such table')
     try: head = pd.read_csv(path, nrows=0, header=None, dtype=str) if not os.path.getsize(path) else pd.read_csv(path, nrows=1, header=None, dtype=str)
     except (ValueError, pd.errors.EmptyDataError): raise ManifestError(['not a CSV table, or an empty file'], str(path)) from None
@@ -358,13 +360,13 @@ def read_manifest(path, # CSV
                   need:Iterable=('id','path') # Columns that must be there and filled
                  )->pd.DataFrame: # Manifest, checked, its paths usable from the working folder
     "Read a manifest, check it, and resolve its paths"
-    df, root = _read_table(path), Path(path).parent
+    df, root = read_table(path), Path(path).parent
     for c in PATH_COLS:
         if c in df: df[c] = [p if pd.isna(p) else str(root/p) for p in df[c]]
     if 'sex' in df: df['sex'] = [SEX_WORDS.get(str(v).strip().lower(), v) for v in df.sex]
     return check_manifest(df, need, str(path))
 
-# %% ../nbs/core.ipynb #a0073ad5
+# %% ../nbs/core.ipynb #46c4162c
 FILM_ENDINGS = '.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.dcm', '.dicom', '.ima'
 
 def dicom_row(path # DICOM file
@@ -381,7 +383,7 @@ def _dicom_age(ds): # months, from birth date and study date, else from PatientA
     m = re.fullmatch(r'(\d{3})([DWMY])', str(ds.get('PatientAge', '')))
     return round(int(m[1]) * dict(D=1/30.4375, W=7/30.4375, M=1, Y=12)[m[2]], 1) if m else None
 
-# %% ../nbs/core.ipynb #8a952789
+# %% ../nbs/core.ipynb #e3e70b8d
 def manifest_from_folder(folder, # Folder with films, searched with its subfolders
                          sex:str|None=None # 'F' or 'M' if it is the same for all
                         )->pd.DataFrame: # id, path and, where known, sex, patient_id, chron_age_months
@@ -401,7 +403,7 @@ def _dicom_row_or_empty(p): # a damaged file gets its message when it is loaded,
     try: return dicom_row(p)
     except (ValueError, OSError, AttributeError, KeyError): return {}
 
-# %% ../nbs/core.ipynb #e7cf7e7c
+# %% ../nbs/core.ipynb #5d2d4009
 def load_film(row # One manifest row (Series, dict or namedtuple-like) with `path` and perhaps `aspect`
              )->Radiograph: # Pixels uint8 HxW, bone bright
     "`load_radiograph` for a row of the manifest"
@@ -417,7 +419,7 @@ def stem(film_id # A film's id
     import hashlib
     return f'{s[:100]}-{hashlib.sha1(str(film_id).encode()).hexdigest()[:8]}'
 
-# %% ../nbs/core.ipynb #4ef6f15f
+# %% ../nbs/core.ipynb #ef375d0d
 FATAL = errno.ENOSPC, errno.EROFS, errno.EDQUOT  # no film is at fault, and the next one would fail as well
 
 def _stamp(path): # size and time of an input: enough to notice a changed file
@@ -432,7 +434,7 @@ def _plain(v): # a value JSON can hold
     if isinstance(v, float) and not math.isfinite(v): return None
     return str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v
 
-# %% ../nbs/core.ipynb #939303c1
+# %% ../nbs/core.ipynb #fd58461f
 def read_journal(path # Journal of `run_rows`
                 )->dict: # id -> its last line: dict(id, key, row, error)
     "Read a journal; a line that a power cut tore in half is skipped"
@@ -453,7 +455,7 @@ def _open_journal(path): # append, healing a torn last line
     if f.tell() and (f.seek(-1, os.SEEK_END), f.read(1))[1] != b'\n': f.write(b'\n')
     return f
 
-# %% ../nbs/core.ipynb #bfc191b2
+# %% ../nbs/core.ipynb #dc552afb
 def _one_row(fn, row): # -> columns, error, fatal error
     try: return fn(row), None, None
     except OSError as e:
@@ -466,7 +468,7 @@ def _is_done(line, key, outputs): # finished, unchanged, and its files still the
     return (line is not None and line['key'] == key and not line.get('error')
             and all(line['row'].get(c) is None or os.path.exists(line['row'][c]) for c in outputs))
 
-# %% ../nbs/core.ipynb #b6dcf6a9
+# %% ../nbs/core.ipynb #9a15d010
 def run_rows(df:pd.DataFrame, # Manifest
              fn:Callable, # row (Series) -> dict of new columns; an exception becomes the row's error
              journal, # File that remembers finished rows
@@ -492,12 +494,12 @@ def run_rows(df:pd.DataFrame, # Manifest
             f.flush()
     return _join(df, lines, error_col, status_col)
 
-# %% ../nbs/core.ipynb #f42b855a
+# %% ../nbs/core.ipynb #dfef31d3
 def _results(todo, fn, n_jobs, desc): # (index, result) as they come, with a progress bar
     from joblib import Parallel, delayed
     from tqdm.auto import tqdm
     jobs = (delayed(_indexed)(i, fn, r) for i, r in enumerate(todo))
-    with tqdm(total=len(todo), desc=desc, unit='film', delay=5) as bar:
+    with tqdm(total=len(todo), desc=desc, unit='film', delay=5, disable=None) as bar:
         for o in Parallel(n_jobs=n_jobs, return_as='generator_unordered')(jobs):
             bar.update()
             yield o
@@ -511,7 +513,7 @@ def _join(df, lines, error_col, status_col): # journal lines -> columns beside t
     if status_col: new[status_col] = ['error' if r.get('error') else r['row'].get(status_col) for r in rows]
     return pd.concat([df.drop(columns=[c for c in new if c in df]), new], axis=1)
 
-# %% ../nbs/core.ipynb #91014280
+# %% ../nbs/core.ipynb #72535863
 def months2ym(months:float # Age, months
              )->str: # Such as '11 y 2 m', rounded to whole months
     "An age as a radiologist writes it"
@@ -519,7 +521,7 @@ def months2ym(months:float # Age, months
     y, m = divmod(round(abs(months)), 12)
     return ('-' if round(months) < 0 else '') + f'{y} y {m} m'
 
-# %% ../nbs/core.ipynb #ea7481dc
+# %% ../nbs/core.ipynb #714e4b0a
 AMBER = 255, 196, 0
 
 def outline(pixels:np.ndarray, # uint8 HxW
@@ -533,7 +535,7 @@ def outline(pixels:np.ndarray, # uint8 HxW
     cv2.drawContours(rgb, edges, -1, color, width or max(1, round(max(pixels.shape)/200)))
     return rgb
 
-# %% ../nbs/core.ipynb #4fe1d274
+# %% ../nbs/core.ipynb #a7c3c565
 def _as_image(o): return o.pixels if hasattr(o, 'pixels') else np.asarray(o)
 
 def show_films(films:Iterable, # Radiographs, phantoms, crops or arrays (HxW, HxWx3, bool)

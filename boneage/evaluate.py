@@ -13,10 +13,10 @@ __all__ = ['NEEDED', 'MONTHS', 'MIN_BOOT', 'BCA_MAX', 'LOA_Z', 'WITHIN', 'AGE_BA
            'plot_bland_altman', 'plot_bands', 'plot_within', 'plot_calibration', 'plot_coverage', 'truth_checksum',
            'report_html']
 
-# %% ../nbs/04_evaluate.ipynb #30bb2d0c
+# %% ../nbs/04_evaluate.ipynb #e2210353
 """Measures agreement between predicted and read bone ages: errors with intervals, Bland-Altman, ICC, strata, comparisons, and a one-file report. It takes a table, never a model."""
 
-# %% ../nbs/04_evaluate.ipynb #8bc96c1d
+# %% ../nbs/04_evaluate.ipynb #b2f361ec
 import base64, hashlib, io, re
 from dataclasses import dataclass, field
 from datetime import date as Date
@@ -34,7 +34,7 @@ from scipy import stats
 import boneage
 from .core import AGE_RANGE, SEX_WORDS, ManifestError, atomic_path, manifest_problems, months2ym, to_sex
 
-# %% ../nbs/04_evaluate.ipynb #18d0ae77
+# %% ../nbs/04_evaluate.ipynb #b5d5eaf9
 NEEDED = ('id', 'age_months', 'pred_months')
 MONTHS = ('age_months', 'pred_months', 'pred_low', 'pred_high')   # and every reader_*
 
@@ -45,7 +45,7 @@ def _table_problems(df, need):
     gone = [f'column "{c}" is missing; found: {", ".join(map(str, df.columns))}' for c in need if c not in df.columns]
     return gone or manifest_problems(df, ['id', 'age_months'])
 
-# %% ../nbs/04_evaluate.ipynb #df31793b
+# %% ../nbs/04_evaluate.ipynb #6dbc603d
 def _prediction_problems(df):
     "Predictions and readings that are no months, and intervals upside down"
     out = []
@@ -58,7 +58,7 @@ def _prediction_problems(df):
         say(low > high, lambda r: f'pred_low {r.pred_low} is above pred_high {r.pred_high}; swap them')
     return out
 
-# %% ../nbs/04_evaluate.ipynb #b113463c
+# %% ../nbs/04_evaluate.ipynb #0fa6a0db
 def check_predictions(
     df, # DataFrame, one row per film of one model
     need=NEEDED, # column names that must be there
@@ -74,7 +74,7 @@ def check_predictions(
     if 'patient_id' in df.columns: df['patient_id'] = df.patient_id.astype(object).where(df.patient_id.notna(), df.id).astype(str)
     return df
 
-# %% ../nbs/04_evaluate.ipynb #c2c98953
+# %% ../nbs/04_evaluate.ipynb #023ec154
 class Estimate(NamedTuple):
     "A value with its 95% interval, in the value's own unit"
     value: float
@@ -85,8 +85,9 @@ class Estimate(NamedTuple):
         if not np.isfinite(self.value): return '–'
         v, l, h = (f'{x + 0:.{digits}f}'.replace('-', '−') for x in self)
         return f'{v} ({l} to {h})' if np.isfinite(self.low) and np.isfinite(self.high) else v
+    def __repr__(self): return f'Estimate {self.show(2)}'
 
-# %% ../nbs/04_evaluate.ipynb #1590b8da
+# %% ../nbs/04_evaluate.ipynb #cb22844a
 MIN_BOOT = 5        # fewer patients than this cannot say anything about their own spread
 BCA_MAX = 2000      # BCa's jackknife costs n squared; beyond this it no longer differs from the percentile interval
 
@@ -99,7 +100,7 @@ def _draws(values, groups, n_boot, seed, method):
     return stats.bootstrap((total, count), ratio, paired=True, vectorized=True, n_resamples=n_boot, method=method,
                            batch=max(1, 2_000_000 // len(total)), rng=np.random.default_rng(seed))
 
-# %% ../nbs/04_evaluate.ipynb #78ecdd59
+# %% ../nbs/04_evaluate.ipynb #8db54923
 def mean_ci(
     values, # float (n,), e.g. absolute errors in months
     groups=None, # (n,) patient of each film; None: each film is its own patient
@@ -115,7 +116,7 @@ def mean_ci(
     if np.ptp(v) == 0: return Estimate(m, m, m)
     return Estimate(m, *map(float, _draws(v, groups, n_boot, seed, None).confidence_interval))
 
-# %% ../nbs/04_evaluate.ipynb #af15ec96
+# %% ../nbs/04_evaluate.ipynb #b0db5d23
 def share_ci(
     hits, # bool (n,)
     groups=None, # (n,) patients; only matters when one repeats
@@ -131,7 +132,7 @@ def share_ci(
     ci = stats.binomtest(round(h.mean() * k), k).proportion_ci(method='wilson')
     return Estimate(float(h.mean()), float(ci.low), float(ci.high))
 
-# %% ../nbs/04_evaluate.ipynb #a6cc3b71
+# %% ../nbs/04_evaluate.ipynb #9613598c
 LOA_Z = 1.96   # Bland and Altman 1986
 
 def _limits(n):
@@ -145,7 +146,7 @@ def _slope(mean, diff):
     w = stats.t.ppf(.975, len(diff) - 2) * o.stderr
     return Estimate(float(o.slope), float(o.slope - w), float(o.slope + w)), float(o.pvalue)
 
-# %% ../nbs/04_evaluate.ipynb #cc63459b
+# %% ../nbs/04_evaluate.ipynb #28e7a346
 @dataclass
 class BlandAltman:
     "Agreement of two measurements; all in months but `slope` (months per month) and `p`"
@@ -163,7 +164,7 @@ class BlandAltman:
         out = [f'| {k} | {v.show()} |' for k, v in rows.items()] + [f'| slope | {self.slope.show(3)}, p = {self.p:.2g} |']
         return '\n'.join([f'| n = {self.n} | months (95% CI) |', '|---|---|', *out])
 
-# %% ../nbs/04_evaluate.ipynb #3e273d58
+# %% ../nbs/04_evaluate.ipynb #12017f5a
 def bland_altman(
     a, # float (n,) months, the measurement judged
     b, # float (n,) months, the reference
@@ -180,31 +181,35 @@ def bland_altman(
     upper = Estimate(bias + LOA_Z * sd, float(bias + k0 * sd), float(bias + k1 * sd))
     return BlandAltman(n, Estimate(bias, float(bias - w), float(bias + w)), sd, lower, upper, slope, p, cut)
 
-# %% ../nbs/04_evaluate.ipynb #c49ea676
+# %% ../nbs/04_evaluate.ipynb #9c9683c8
 def _mean_squares(x):
-    "Rows, columns, error of a two-way layout"
+    "Between films, between readers, and error"
     n, k = x.shape
     g, r, c = x.mean(), x.mean(1), x.mean(0)
     e = x - r[:, None] - c[None] + g
     return k * ((r - g)**2).sum() / (n - 1), n * ((c - g)**2).sum() / (k - 1), (e**2).sum() / ((n - 1) * (k - 1))
 
-# %% ../nbs/04_evaluate.ipynb #ef62ce1a
+def _rho(x):
+    "ICC(2,1) and the mean squares it is made of"
+    if len(x) < 3 or np.ptp(x) == 0: return np.nan, (0, 0, 0)
+    (n, k), (r, c, e) = x.shape, _mean_squares(x)
+    return float((r - e) / (r + (k - 1) * e + k * (c - e) / n)), (r, c, e)
+
+# %% ../nbs/04_evaluate.ipynb #8ecd36c0
 def icc(
     ratings, # float (n, k): n >= 3 films, k >= 2 readers, no NaN
 ): # Estimate, at most 1
     "ICC(2,1), absolute agreement of single measurements, with McGraw and Wong's interval"
     x = np.asarray(ratings, float)
     n, k = x.shape
-    if n < 3 or np.ptp(x) == 0: return Estimate(np.nan)
-    r, c, e = _mean_squares(x)
-    rho = (r - e) / (r + (k - 1) * e + k * (c - e) / n)
-    if e < 1e-12 * r: return Estimate(float(rho))
+    rho, (r, c, e) = _rho(x)
+    if not np.isfinite(rho) or e <= 1e-12 * r: return Estimate(rho)   # no error left: no F to build an interval on
     a, b, w = rho * c / e, 1 + (k - 1) * rho, k * rho
     v = (k - 1) * (n - 1) * (k * a + n * b - w)**2 / ((n - 1) * (k * a)**2 + (n * b - w)**2)
     f0, f1, s = stats.f.ppf(.975, n - 1, v), stats.f.ppf(.975, v, n - 1), k * c + (k * n - k - n) * e
-    return Estimate(float(rho), float(n * (r - f0 * e) / (f0 * s + n * r)), float(n * (f1 * r - e) / (s + n * f1 * r)))
+    return Estimate(rho, float(n * (r - f0 * e) / (f0 * s + n * r)), float(n * (f1 * r - e) / (s + n * f1 * r)))
 
-# %% ../nbs/04_evaluate.ipynb #971144d1
+# %% ../nbs/04_evaluate.ipynb #d94389c4
 WITHIN = (6, 12, 24)   # months; clinic shorthand: half a year, one year, two years
 
 def _point(age, pred):
@@ -215,9 +220,9 @@ def _point(age, pred):
     slope = ((m - m.mean()) * d).sum() / spread if n > 2 and spread > 0 else np.nan
     out = dict(mae=a.mean(), rmse=np.sqrt((d**2).mean()), median=np.median(a), bias=d.mean(),
                loa_low=d.mean() - LOA_Z * sd, loa_high=d.mean() + LOA_Z * sd, slope=slope)
-    return out | {f'within_{w}': (a <= w).mean() for w in WITHIN} | dict(icc=icc(np.c_[age, pred]).value)
+    return out | {f'within_{w}': (a <= w).mean() for w in WITHIN} | dict(icc=_rho(np.c_[age, pred])[0])
 
-# %% ../nbs/04_evaluate.ipynb #6b617c57
+# %% ../nbs/04_evaluate.ipynb #96b3ee3c
 def _classical(age, pred, n_boot, seed):
     "Every measure as Estimate when films are independent, and p of the slope"
     d, ba = np.abs(pred - age), bland_altman(pred, age)
@@ -227,7 +232,7 @@ def _classical(age, pred, n_boot, seed):
                bias=ba.bias, loa_low=ba.lower, loa_high=ba.upper, slope=ba.slope)
     return out | {f'within_{w}': share_ci(d <= w) for w in WITHIN} | dict(icc=icc(np.c_[age, pred])), ba.p
 
-# %% ../nbs/04_evaluate.ipynb #55e7d029
+# %% ../nbs/04_evaluate.ipynb #6fd7fdce
 def _boot_p(draws):
     "Two-sided p that a bootstrapped quantity is zero"
     draws = np.asarray(draws)[np.isfinite(draws)]
@@ -244,7 +249,7 @@ def _redraw(groups, n_boot, seed):
         k = size[pick]
         yield order[np.repeat(start[pick] - np.cumsum(k) + k, k) + np.arange(k.sum())]
 
-# %% ../nbs/04_evaluate.ipynb #15d7211f
+# %% ../nbs/04_evaluate.ipynb #1332c877
 def _clustered(age, pred, groups, n_boot, seed):
     "Every measure as Estimate by redrawing patients, and p of the slope"
     point, draws = _point(age, pred), [_point(age[i], pred[i]) for i in _redraw(groups, n_boot, seed)]
@@ -253,7 +258,7 @@ def _clustered(age, pred, groups, n_boot, seed):
     ends = {k: (float(v.low), float(v.high)) for k, v in o.quantile([.025, .975]).set_axis(['low', 'high']).items()}
     return {k: Estimate(float(v), *ends[k]) for k, v in point.items()}, _boot_p(o.slope)
 
-# %% ../nbs/04_evaluate.ipynb #c2ff26cb
+# %% ../nbs/04_evaluate.ipynb #e8f84ad9
 AGE_BANDS = (0, 24, 60, 120, 180, AGE_RANGE[1] + 1)   # months, lower edge included
 
 def age_band(
@@ -264,7 +269,7 @@ def age_band(
     names = [f'{a:g}-{b - 1:g}' for a, b in zip(bands[:-2], bands[1:-1])] + [f'{bands[-2]:g}+']
     return pd.cut(np.asarray(age_months, float), list(bands), right=False, labels=names)
 
-# %% ../nbs/04_evaluate.ipynb #5592f9a7
+# %% ../nbs/04_evaluate.ipynb #23c0562a
 def _patients(df):
     "Patient of each film, or None when none repeats"
     return df.patient_id.values if 'patient_id' in df.columns and df.patient_id.duplicated().any() else None
@@ -279,16 +284,16 @@ def _stratum(df, n_boot, seed):
     for k, e in (est | _coverage(df, **kw)).items(): out |= {k: e.value, f'{k}_low': e.low, f'{k}_high': e.high}
     return out
 
-# %% ../nbs/04_evaluate.ipynb #1b2dadd4
+# %% ../nbs/04_evaluate.ipynb #a1bf3d09
 def _coverage(df, n_boot=2000, seed=0):
-    "Share of readings inside [pred_low, pred_high] and the mean width in months; {} without these columns"
+    "Share of readings inside [pred_low, pred_high] and the mean width in months; {} without intervals"
     if not {'pred_low', 'pred_high'} <= set(df.columns): return {}
     df = df.dropna(subset=['pred_low', 'pred_high'])
-    inside = df.age_months.between(df.pred_low, df.pred_high)
-    width = (df.pred_high - df.pred_low).mean() if len(df) else np.nan
-    return dict(coverage=share_ci(inside, _patients(df), n_boot=n_boot, seed=seed), width=Estimate(float(width)))
+    if df.empty: return {}
+    inside, width = df.age_months.between(df.pred_low, df.pred_high), float((df.pred_high - df.pred_low).mean())
+    return dict(coverage=share_ci(inside, _patients(df), n_boot=n_boot, seed=seed), width=Estimate(width))
 
-# %% ../nbs/04_evaluate.ipynb #f874a28d
+# %% ../nbs/04_evaluate.ipynb #e5b48c8f
 def strata_df(
     df, # DataFrame that passed `check_predictions`, every film with a prediction
     bands=AGE_BANDS, # age band edges in months
@@ -307,7 +312,7 @@ def strata_df(
             out.append(dict(sex=s, band=b) | _stratum(o, n_boot, seed))
     return pd.DataFrame(out).drop(columns=['width_low', 'width_high'], errors='ignore')
 
-# %% ../nbs/04_evaluate.ipynb #4bd8306b
+# %% ../nbs/04_evaluate.ipynb #69239400
 def baseline_df(
     df, # DataFrame with age_months and, for the second baseline, sex
     train, # DataFrame with the training films' age_months and sex
@@ -316,11 +321,11 @@ def baseline_df(
     age = df.age_months.astype(float)
     guess = {'training mean': np.full(len(df), train.age_months.mean())}
     if 'sex' in df.columns and 'sex' in train.columns:
-        med = train.assign(sex=train.sex.map(to_sex)).groupby('sex').age_months.median()
-        guess['training median of the sex'] = df.sex.map(to_sex).map(med).fillna(train.age_months.median())
+        med = train.assign(sex=train.sex.map(to_sex, na_action='ignore')).groupby('sex').age_months.median()
+        guess['training median of the sex'] = df.sex.map(to_sex, na_action='ignore').map(med).fillna(train.age_months.median())
     return pd.DataFrame([dict(baseline=k, mae=float((age - v).abs().mean())) for k, v in guess.items()])
 
-# %% ../nbs/04_evaluate.ipynb #f69c087a
+# %% ../nbs/04_evaluate.ipynb #5816e101
 READER_SD_MONTHS = 7.   # 0.58 y: Martin et al., Sci Rep 2022;12:6388
 
 def noise_floor(
@@ -330,7 +335,7 @@ def noise_floor(
     "Mean absolute error a perfect model would still show against this reference"
     return float(reader_sd * np.sqrt(2 / np.pi / readers))
 
-# %% ../nbs/04_evaluate.ipynb #60fb5c07
+# %% ../nbs/04_evaluate.ipynb #659d2f73
 MEASURES = {'mae': ('Mean absolute error', 'months'), 'rmse': ('Root mean squared error', 'months'),
     'median': ('Median absolute error', 'months'), 'bias': ('Bias (model − reader)', 'months'),
     'loa_low': ('Lower limit of agreement', 'months'), 'loa_high': ('Upper limit of agreement', 'months'),
@@ -338,7 +343,7 @@ MEASURES = {'mae': ('Mean absolute error', 'months'), 'rmse': ('Root mean square
     'within_24': ('Within 24 months', '%'), 'icc': ('ICC(2,1)', ''), 'coverage': ('Readings inside the interval', '%'),
     'width': ('Mean interval width', 'months')}
 
-# %% ../nbs/04_evaluate.ipynb #82eaaf4c
+# %% ../nbs/04_evaluate.ipynb #c703e0de
 @dataclass
 class Evaluation:
     "What a table of predictions is worth"
@@ -360,7 +365,7 @@ class Evaluation:
     @property
     def model(self): return str(self.df.model.iloc[0]) if 'model' in self.df.columns else 'not named'
 
-# %% ../nbs/04_evaluate.ipynb #efe4932c
+# %% ../nbs/04_evaluate.ipynb #c8cd0fec
 def _one_model(df, model):
     "The rows of one model; ValueError names the choices when there are several"
     if 'model' not in df.columns or df.columns.duplicated().any(): return df
@@ -375,12 +380,14 @@ def _notes(df, unread, split):
     "Warnings that belong beside the numbers"
     out = []
     if unread: out.append(f'{len(unread)} of {len(df) + len(unread)} films have no prediction and are in no error measure: {_some(unread)}.')
+    bare = len(df) - len(df.dropna(subset=[c for c in ('pred_low', 'pred_high') if c in df.columns]))
+    if bare: out.append(f'{bare} films have a prediction without interval; coverage is of the others.')
     if 'train' in split: out.append(f"{split['train']} films are marked split = train: if the model learned from them, its error here is too small.")
     if df.pred_months.abs().max() < 25 and df.age_months.median() > 40: out.append('All predictions are below 25 months although the readings are not: years or z-scores in pred_months?')
     if len(df) < 30: out.append(f'Only {len(df)} films: every figure here is uncertain, the strata above all.')
     return out
 
-# %% ../nbs/04_evaluate.ipynb #853ce278
+# %% ../nbs/04_evaluate.ipynb #e7a709a4
 def _some(ids, k=10):
     "The first ids of a list, and how many more"
     ids = list(map(str, ids))
@@ -393,7 +400,7 @@ def _measures(df, n_boot, seed):
     if g is not None: m['mae'] = mean_ci(np.abs(pred - age), g, n_boot=n_boot, seed=seed)
     return m | _coverage(df, n_boot, seed), p, g is not None
 
-# %% ../nbs/04_evaluate.ipynb #af232e7d
+# %% ../nbs/04_evaluate.ipynb #9d7e953a
 def evaluate_df(
     df, # DataFrame: id, age_months, pred_months [, sex, pred_low, pred_high, model, patient_id, split]
     train=None, # DataFrame with the training films' age_months and sex, for the baselines
@@ -416,7 +423,7 @@ def evaluate_df(
     df['error'] = df.pred_months - df.age_months
     return Evaluation(df, unread, m, p, strata, base, tuple(bands), nominal, clustered, n_boot, seed, notes)
 
-# %% ../nbs/04_evaluate.ipynb #f3a4b6e6
+# %% ../nbs/04_evaluate.ipynb #c7c135ff
 @patch(as_prop=True)
 def table(self:Evaluation):
     "The measures as a DataFrame: measure, value, low, high, unit; shares in percent"
@@ -434,7 +441,7 @@ def to_dict(self:Evaluation):
     m = {k: [plain(x) for x in e] for k, e in self.measures.items()}
     return dict(model=self.model, n=self.n, unread=len(self.unread), seed=self.seed, n_boot=self.n_boot, clustered=self.clustered, slope_p=plain(self.slope_p), measures=m)
 
-# %% ../nbs/04_evaluate.ipynb #44f512d4
+# %% ../nbs/04_evaluate.ipynb #35122c83
 def _by_model(tables):
     "dict of tables, or one long table with a `model` column -> dict of checked tables indexed by id"
     if isinstance(tables, pd.DataFrame):
@@ -452,7 +459,7 @@ def _same_films(tables):
         moved = o0.index[(o0.age_months - o.age_months[o0.index]).abs() > .01]
         if len(moved): raise ValueError(f'{k0} and {k} disagree on age_months of {_some(moved)}: use one reference for both')
 
-# %% ../nbs/04_evaluate.ipynb #be1e805f
+# %% ../nbs/04_evaluate.ipynb #e6ab1915
 def _difference(a, b, groups=None, n_boot=2000, seed=0):
     "mean(a - b) per film as Estimate (percentile bootstrap) and its p"
     d = np.asarray(a, float) - np.asarray(b, float)
@@ -460,7 +467,7 @@ def _difference(a, b, groups=None, n_boot=2000, seed=0):
     o = _draws(d, groups, n_boot, seed, 'percentile')
     return Estimate(float(d.mean()), *map(float, o.confidence_interval)), _boot_p(o.bootstrap_distribution)
 
-# %% ../nbs/04_evaluate.ipynb #beea1d2e
+# %% ../nbs/04_evaluate.ipynb #95a28519
 def compare_df(
     tables, # long DataFrame with `model`, or dict of name -> predictions table
     base=None, # model the others are set against; None: the first
@@ -484,7 +491,7 @@ def compare_df(
                         delta_low=d.low, delta_high=d.high, p=p, better=(both[k] < both[base]).mean()))
     return pd.DataFrame(out)
 
-# %% ../nbs/04_evaluate.ipynb #529ca69b
+# %% ../nbs/04_evaluate.ipynb #9d26f092
 def _reader_columns(df, readers):
     cols = [c for c in df.columns if str(c).startswith('reader_')] if readers is None else list(readers)
     if len(cols) < 2: raise ValueError(f'found {len(cols)} reader column(s), expected two or more named reader_*')
@@ -509,7 +516,7 @@ def readers_df(
                         delta=d.value, delta_low=d.low, delta_high=d.high, p=p))
     return pd.DataFrame(out)
 
-# %% ../nbs/04_evaluate.ipynb #5460f76a
+# %% ../nbs/04_evaluate.ipynb #127025a0
 def reader_agreement(
     df, # DataFrame with reader columns, months
     readers=None, # column names; None: all that start with 'reader_'
@@ -520,7 +527,7 @@ def reader_agreement(
     sd = float(np.sqrt(x.var(axis=1, ddof=1).mean()))
     return dict(n=len(x), readers=x.shape[1], sd=sd, icc=icc(x), floor=noise_floor(sd, x.shape[1]))
 
-# %% ../nbs/04_evaluate.ipynb #34f0c25b
+# %% ../nbs/04_evaluate.ipynb #6b7e186a
 @dataclass
 class Calibration:
     "age = intercept + slope x prediction, per sex; knows the films it was fitted on"
@@ -542,7 +549,7 @@ def fit_calibration(
         rows[s] = dict(intercept=float(fit.intercept), slope=float(fit.slope), n=len(o))
     return Calibration(pd.DataFrame(rows).T, frozenset(df.id), frozenset(df.patient_id) if 'patient_id' in df.columns else frozenset())
 
-# %% ../nbs/04_evaluate.ipynb #5991595e
+# %% ../nbs/04_evaluate.ipynb #b81c7ea2
 @patch
 def apply(self:Calibration,
     df, # DataFrame: id, pred_months, sex [, pred_low, pred_high]; none of the films used to fit
@@ -564,25 +571,25 @@ def calibrate(
     "Fit a line per sex on one table, apply it to another"
     return fit_calibration(fit_on).apply(df)
 
-# %% ../nbs/04_evaluate.ipynb #ffa6f706
+# %% ../nbs/04_evaluate.ipynb #9ae9fa40
 INK, GREY, PALE, TEAL = '#1c2530', '#7b858f', '#e6e9ec', '#0e5a68'
 LOOK = dict(F=dict(color=TEAL, marker='o', label='girls'), M=dict(color=GREY, marker='^', label='boys', markerfacecolor='none'),
             all=dict(color=INK, marker='s', label='all'))
-RC = {'font.size': 9, 'axes.titlesize': 10, 'axes.titleweight': 'bold', 'axes.titlelocation': 'left', 'axes.spines.top': False,
+RC = {'font.size': 9, 'axes.spines.top': False,
       'axes.spines.right': False, 'axes.edgecolor': GREY, 'axes.labelcolor': INK, 'xtick.color': INK, 'ytick.color': INK,
-      'text.color': INK, 'legend.frameon': False, 'legend.fontsize': 8, 'figure.dpi': 70, 'axes.titlepad': 10}
+      'text.color': INK, 'legend.frameon': False, 'legend.fontsize': 8, 'figure.dpi': 64}
 MAX_VECTOR = 1500   # more dots than this are drawn as pixels, or the file grows by megabytes
 
-def _draw(title, paint, size=(4.9, 3.9)):
+def _draw(title, paint, size=(4.4, 3.5)):
     "A figure in the house style, painted by `paint(ax)`"
     with plt.rc_context(RC):
         fig, ax = plt.subplots(figsize=size, layout='constrained')
-        ax.set_title(title)
+        fig.suptitle(title, x=.01, ha='left', fontsize=9.5, fontweight='bold')
         paint(ax)
         plt.close(fig)
     return fig
 
-# %% ../nbs/04_evaluate.ipynb #94fd4fb1
+# %% ../nbs/04_evaluate.ipynb #e7f2f571
 def _sexes_of(ev):
     "(name, films) per sex, or all films when there is no sex"
     if 'sex' not in ev.df.columns: return [('all', ev.df)]
@@ -594,7 +601,7 @@ def _dots(ax, ev, x, y):
         ax.plot(x(o), y(o), ls='', ms=3.6, mew=.8, alpha=.75, rasterized=ev.n > MAX_VECTOR, zorder=3, **LOOK[s])
     if 'sex' in ev.df.columns: ax.legend(loc='upper left', handletextpad=.1)
 
-# %% ../nbs/04_evaluate.ipynb #b999a8ce
+# %% ../nbs/04_evaluate.ipynb #48e3369a
 def plot_scatter(
     ev, # Evaluation
 ): # Figure
@@ -607,9 +614,9 @@ def plot_scatter(
         _dots(ax, ev, lambda o: o.age_months, lambda o: o.pred_months)
         step = 24 if top < 300 else 48
         ax.set(xlabel='reader (months)', ylabel='model (months)', xlim=line, ylim=line, xticks=np.arange(0, top + 1, step), yticks=np.arange(0, top + 1, step))
-    return _draw('Dots outside the grey band are off by over a year', paint)
+    return _draw('Outside the grey band: off by over a year', paint)
 
-# %% ../nbs/04_evaluate.ipynb #2e090e23
+# %% ../nbs/04_evaluate.ipynb #4268ee58
 def _band(ax, e, text, ls):
     "A horizontal line with its interval as a band and its value at the right edge"
     if not np.isfinite(e.value): return
@@ -633,7 +640,7 @@ def plot_bland_altman(
         ax.set(xlabel='mean of model and reader (months)', ylabel='model − reader (months)', ylim=(-reach, reach))
     return _draw('Solid line off zero: the model leans that way', paint)
 
-# %% ../nbs/04_evaluate.ipynb #053f4aab
+# %% ../nbs/04_evaluate.ipynb #0b40c69f
 def _bars(ax, ev, name, scale=1):
     "One mark with interval per age band and sex"
     o = ev.strata[ev.strata.band != 'all']
@@ -658,9 +665,9 @@ def plot_bands(
         _bars(ax, ev, 'mae')
         ax.set(ylabel='mean absolute error (months)')
         ax.set_ylim(bottom=0)
-    return _draw('Marks far above the dashed line: groups served worse', paint)
+    return _draw('Far above the dashed line: groups served worse', paint)
 
-# %% ../nbs/04_evaluate.ipynb #5a7525b9
+# %% ../nbs/04_evaluate.ipynb #e6a9ffc5
 def plot_within(
     ev, # Evaluation
 ): # Figure
@@ -678,7 +685,7 @@ def plot_within(
         if 'sex' in ev.df.columns: ax.legend(loc='lower right')
     return _draw('How many films are within half, one, two years', paint)
 
-# %% ../nbs/04_evaluate.ipynb #2cb3c6ab
+# %% ../nbs/04_evaluate.ipynb #541a5dfc
 def plot_calibration(
     ev, # Evaluation
     groups=8, # int, groups of equally many films along the prediction
@@ -696,7 +703,7 @@ def plot_calibration(
         if 'sex' in ev.df.columns: ax.legend(loc='best')
     return _draw('Below zero: the model reads too old there', paint)
 
-# %% ../nbs/04_evaluate.ipynb #5223aef2
+# %% ../nbs/04_evaluate.ipynb #0bbee2ba
 def plot_coverage(
     ev, # Evaluation with intervals
 ): # Figure
@@ -706,9 +713,9 @@ def plot_coverage(
         ax.axhline(100 * ev.nominal, color=INK, lw=1, ls='--')
         _bars(ax, ev, 'coverage', 100)
         ax.set(ylabel='readings inside the interval (%)', ylim=(min(60, 95 * ev.strata.coverage.min()), 101))
-    return _draw(f'Marks below the {100 * ev.nominal:.0f}% line: intervals too narrow there', paint)
+    return _draw(f'Below the {100 * ev.nominal:.0f}% line: intervals too narrow', paint)
 
-# %% ../nbs/04_evaluate.ipynb #862dbb59
+# %% ../nbs/04_evaluate.ipynb #c1d6a38e
 def _months(x): return f'{x:.1f}'.replace('-', '−')
 def _signed(x): return f'{x:+.1f}'.replace('-', '−')
 def _share(e, digits=0): return Estimate(*(100 * x for x in e)).show(digits).replace(' (', '% (') if np.isfinite(e.low) else f'{100 * e.value:.{digits}f}%'
@@ -722,7 +729,7 @@ def in_words(self:Evaluation):
     return (f"On half of the {self.n} films the model was within {_months(e.median())} months of the reader, on "
             f"{100 * self['within_12'].value:.0f}% within a year; one film in twenty was further off than {_months(e.quantile(.95))} months. {lean}")
 
-# %% ../nbs/04_evaluate.ipynb #f7bbe310
+# %% ../nbs/04_evaluate.ipynb #4e1969a8
 def _cells(items): return Tr(*[Td(x, cls='num' if i else None) for i, x in enumerate(items)])
 
 def _html_table(head, rows, cls=None):
@@ -742,7 +749,7 @@ def _repr_html_(self:Evaluation):
     rows = [(f'Always: {o.baseline}', f'{_months(o.mae)} months') for o in self.baselines.itertuples()]
     return to_xml(Div(P(Strong(f'{self.model}: '), self.in_words()), *notes, _html_table(['Measure', 'Value (95% interval)'], [*_measure_rows(self), *rows])))
 
-# %% ../nbs/04_evaluate.ipynb #da0b9602
+# %% ../nbs/04_evaluate.ipynb #308b555b
 RSNA_TEST_SHA256 = '6804a6b6e661fe7d64adc12b21a31f85ab10ba68bf5e077b826af419bf8f6441'   # six-rater means, ids 4360 to 4559
 
 def truth_checksum(
@@ -754,7 +761,7 @@ def truth_checksum(
     text = ''.join(f'{int(i) if ids.notna().all() else i},{a:.2f}\n' for i, a in zip(o.key, o.age_months))
     return hashlib.sha256(text.encode()).hexdigest()
 
-# %% ../nbs/04_evaluate.ipynb #709e4387
+# %% ../nbs/04_evaluate.ipynb #8e71368f
 CSS = '''
 @page{size:A4;margin:14mm} *{box-sizing:border-box} html{-webkit-print-color-adjust:exact;print-color-adjust:exact}
 body{margin:0 auto;padding:44px 36px 60px;max-width:1000px;background:#fff;color:#1c2530;font:15px/1.55 system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif}
@@ -769,11 +776,11 @@ p{margin:6px 0 10px;max-width:78ch} .sub{color:#5b6670;margin:0} .lead{font-size
 table{border-collapse:collapse;width:100%;margin:10px 0;font-size:13.5px;font-variant-numeric:tabular-nums} th{font-size:12px;text-align:left;color:#5b6670;font-weight:600;border-bottom:1.5px solid #1c2530;padding:5px 8px;vertical-align:bottom}
 td{padding:5px 8px;border-bottom:1px solid #e6e9ec} .num{text-align:right;white-space:nowrap} tr.head td{font-weight:600;background:#f5f7f8} tr.sub td:first-child{padding-left:24px} tr.none td{color:#98a1a9} .narrow{max-width:640px} .wide td:first-child{white-space:nowrap} td svg{display:block}
 .figs{display:grid;grid-template-columns:1fr 1fr;gap:22px 26px;margin:16px 0} figure{margin:0;break-inside:avoid} figure img{width:100%;display:block} figcaption{font-size:12.5px;color:#5b6670;line-height:1.45;margin-top:4px}
-.small{font-size:13px;color:#3c4650} .small li{margin:3px 0} footer{margin-top:40px;padding-top:10px;border-top:1px solid #d5dadf;font-size:12px;color:#5b6670}
-@media(max-width:760px){body{padding:20px 14px}.cards,.figs{grid-template-columns:1fr}.facts{grid-template-columns:1fr 1fr}.wide{overflow-x:auto}}
-@media print{body{padding:0;max-width:none;font-size:10pt} h1{font-size:22pt} .lead{font-size:12pt} table{font-size:8.5pt} .wide table{font-size:7.5pt} .wide td,.wide th{padding:2px 4px} .wide svg{width:90px} .card strong{font-size:14pt} h2{break-after:avoid;margin-top:26px} .card,.use,.note,tr{break-inside:avoid} thead{display:table-header-group}}'''
+.small{font-size:13px;color:#3c4650;max-width:96ch} .small li{margin:3px 0} footer{margin-top:40px;padding-top:10px;border-top:1px solid #d5dadf;font-size:12px;color:#5b6670}
+@media screen and (max-width:760px){body{padding:20px 14px}.cards,.figs{grid-template-columns:1fr}.facts{grid-template-columns:1fr 1fr}.wide{overflow-x:auto} table:not(.wide table) .num{white-space:normal}}
+@media print{body{padding:0;max-width:none;font-size:10pt} h1{font-size:22pt} .lead{font-size:12pt} table{font-size:8.5pt} .narrow,table{max-width:none} th{font-size:7.5pt} .wide table,.wide th{font-size:7.2pt} .wide td,.wide th{padding:2px 3px} .wide svg{width:80px} .card{padding:8px 10px} .card strong{font-size:13pt;line-height:28pt} .card:first-child strong{font-size:26pt} .card small{font-size:8pt} .card strong span{font-size:9pt} .facts{font-size:8.5pt} .small{font-size:8.5pt} figcaption{font-size:8pt} h2{break-after:avoid;margin-top:26px} .card,.use,.note,tr{break-inside:avoid} thead{display:table-header-group}}'''
 
-# %% ../nbs/04_evaluate.ipynb #be106133
+# %% ../nbs/04_evaluate.ipynb #e0188e68
 def _svg_src(fig):
     "A figure as a data URI; text stays text, in the reader's own sans-serif"
     buf = io.StringIO()
@@ -793,21 +800,26 @@ def _figures(ev):
     def one(f, text): return Figure(Img(src=_svg_src(f(ev)), alt=f'{f.__doc__}. {text}'), Figcaption(text))
     return Div(*[one(f, t) for f, t in CAPTIONS.items() if f is not plot_coverage or 'coverage' in ev.measures], cls='figs')
 
-# %% ../nbs/04_evaluate.ipynb #399e90b4
+# %% ../nbs/04_evaluate.ipynb #c03c569f
+def _count_sex(df, s):
+    "Films of a sex; of None, films without one"
+    if 'sex' not in df.columns: return 0
+    return int((df.sex.isna() if s is None else df.sex == s).sum())
+
 def _facts(ev, date, source):
     "Who was measured, with what, against what"
     df, sha = ev.df, truth_checksum(ev.df)
-    sex = ', '.join(f'{(df.sex == s).sum()} {t}' for s, t in (('F', 'girls'), ('M', 'boys'))) if 'sex' in df.columns else 'not given'
+    sex = ', '.join(f'{k} {t}' for s, t in (('F', 'girls'), ('M', 'boys'), (None, 'not given')) if (k := _count_sex(df, s))) or 'not given'
     facts = {'Data': source, 'Films': f'{ev.n} with prediction, {len(ev.unread)} without', 'Sex': sex,
              'Read bone age': f'{months2ym(df.age_months.min())} to {months2ym(df.age_months.max())}, median {months2ym(df.age_months.median())}',
              'Model': ev.model, 'Patients': f'{df.patient_id.nunique()}' if 'patient_id' in df.columns else 'no patient ids: films taken as independent',
              'Reference': 'RSNA test set, six-rater means' if sha == RSNA_TEST_SHA256 else f'age_months, checksum {sha[:12]}', 'Date': date}
     return Div(*[Div(Strong(k), v) for k, v in facts.items()], cls='facts')
 
-# %% ../nbs/04_evaluate.ipynb #9b49f07d
+# %% ../nbs/04_evaluate.ipynb #4af44038
 def _cards(ev):
     "The headline: five numbers"
-    def ci(e, f=lambda x: _months(x)): return f'95% interval {f(e.low)} to {f(e.high)}' if np.isfinite(e.low) else 'too few films for an interval'
+    def ci(e, f=lambda x: _months(x)): return f'95% CI {f(e.low)} to {f(e.high)}' if np.isfinite(e.low) else 'too few films for an interval'
     def card(title, big, unit, *small): return Div(Span(title), Strong(big, Span(unit)), *map(Small, small), cls='card')
     pct = lambda x: f'{100 * x:.0f}%'
     base = [f'always the {o.baseline}: {_months(o.mae)}' for o in ev.baselines.itertuples()]
@@ -817,13 +829,13 @@ def _cards(ev):
                card('Bias', _signed(ev['bias'].value), ' months', ci(ev['bias']), 'model − reader'),
                card('Limits of agreement', loa, '', 'months, bias ± 1.96 SD', f"ICC(2,1): {ev['icc'].value:.3f}" if np.isfinite(ev['icc'].value) else ''), cls='cards')
 
-# %% ../nbs/04_evaluate.ipynb #49465248
+# %% ../nbs/04_evaluate.ipynb #e09ccceb
 def _whisker(r, top, ref):
     "An inline picture of value and interval, 0 to `top` months, with the overall value as a line"
     def x(v): return round(2 + 146 * min(v, top) / top, 1)
     span = f'<line x1="{x(r.mae_low)}" x2="{x(r.mae_high)}" y1="8" y2="8" stroke="#7b858f" stroke-width="2"/>' if np.isfinite(r.mae_low) else ''
     dot = f'<circle cx="{x(r.mae)}" cy="8" r="3.6" fill="#0e5a68"/>' if r.n else ''
-    return Safe(f'<svg width="150" height="16" viewBox="0 0 150 16" role="img" aria-label="{r.mae:.1f} months"><line x1="{x(ref)}" x2="{x(ref)}" y1="0" y2="16" stroke="#c9d0d6" stroke-dasharray="2 2"/>{span}{dot}</svg>')
+    return Safe(f'<svg width="150" height="16" viewBox="0 0 150 16" role="img" aria-label="{_months(r.mae) if r.n else "no film"}"><line x1="{x(ref)}" x2="{x(ref)}" y1="0" y2="16" stroke="#c9d0d6" stroke-dasharray="2 2"/>{span}{dot}</svg>')
 
 def _stratum_row(r, top, ref, cover):
     "One row of the strata table"
@@ -841,7 +853,7 @@ def _strata_table(ev):
     rows = [_stratum_row(r, top, ev['mae'].value, cover) for r in o.itertuples()]
     return Div(Table(Thead(Tr(*[Th(h, cls='num' if i not in (0, 2) else None) for i, h in enumerate(head)])), Tbody(*rows)), cls='wide')
 
-# %% ../nbs/04_evaluate.ipynb #216792d8
+# %% ../nbs/04_evaluate.ipynb #6f4d068a
 @patch
 def worst(self:Evaluation,
     n=10, # int, films
@@ -856,7 +868,7 @@ def _worst_table(ev, n):
     age = lambda x: f'{_months(x)} ({months2ym(x)})'
     return _html_table(['Film', 'Sex', 'Reader', 'Model', 'Difference'], [(str(r.id), sex(r), age(r.age_months), age(r.pred_months), _signed(r.error)) for r in ev.worst(n).itertuples()])
 
-# %% ../nbs/04_evaluate.ipynb #caadef6d
+# %% ../nbs/04_evaluate.ipynb #0f7bbc69
 USE = ('Research use only. Not a medical device, not for diagnosis. A bone age is read by a person who knows the child; these numbers describe '
        'groups of films like those listed here and promise nothing for a single child, another hospital, or bones that are ill.')
 CONTEXT = ('Readers differ too. The SD of one reader on the same film was found to be 0.58 years, 7 months [1], at which a model that knew the truth would still show a '
@@ -871,7 +883,7 @@ REFERENCES = ('Martin DD, Calder AD, Ranke MB, Binder G, Thodberg HH. Accuracy a
     'Shrout PE, Fleiss JL. Intraclass correlations: uses in assessing rater reliability. Psychol Bull 1979;86:420-428.',
     'McGraw KO, Wong SP. Forming inferences about some intraclass correlation coefficients. Psychol Methods 1996;1:30-46.')
 
-# %% ../nbs/04_evaluate.ipynb #84fc6607
+# %% ../nbs/04_evaluate.ipynb #e8684e46
 def _method(ev):
     "How the numbers were computed, as list items"
     many = 'percentile bootstrap' if ev.n > BCA_MAX else 'BCa bootstrap [5]'
@@ -883,7 +895,7 @@ def _method(ev):
             'Age bands are of the read age, which makes the youngest look over- and the oldest underestimated, for any model.',
             'Films without prediction are in no error measure; they are counted above.']
 
-# %% ../nbs/04_evaluate.ipynb #235da78f
+# %% ../nbs/04_evaluate.ipynb #b5835f4c
 def _compare_section(o):
     "Models on the same films"
     if o is None: return []
@@ -900,7 +912,7 @@ def _reader_section(ev):
     return [H2('Among the readers'), P(f"{a['readers']} readers on {a['n']} films: SD of one reader on the same film {_months(a['sd'])} months, ICC(2,1) {a['icc'].show(3)}. Each reader, and the model, is set against the mean of the other readers."),
             _html_table(['Reader', 'Films', 'Reader, MAE', 'Model, MAE', 'Model − reader (95% interval)'], rows)]
 
-# %% ../nbs/04_evaluate.ipynb #49e7df61
+# %% ../nbs/04_evaluate.ipynb #711eb1e1
 def _body(ev, title, date, source, compare, worst):
     "The report's sections"
     notes = [P(o, cls='note') for o in ev.notes]
@@ -914,7 +926,7 @@ def _body(ev, title, date, source, compare, worst):
         H2('How it was computed'), Ul(*map(Li, _method(ev)), cls='small'), H2('References'), Ol(*map(Li, REFERENCES), cls='small'),
         Footer(f'boneage {boneage.__version__}, {date}. Made by boneage.evaluate.report_html; this file needs no network.'), lang='en')
 
-# %% ../nbs/04_evaluate.ipynb #7d3a233e
+# %% ../nbs/04_evaluate.ipynb #04431da3
 def report_html(
     df, # predictions table as for `evaluate_df`, or an Evaluation
     path, # file to write, .html
@@ -931,6 +943,6 @@ def report_html(
     ev = df if isinstance(df, Evaluation) else evaluate_df(df, train, **kwargs)
     date = date or Date.today().isoformat()
     head = Head(Meta(charset='utf-8'), Meta(name='viewport', content='width=device-width,initial-scale=1'), Title(title), Style(Safe(CSS)))
-    page = '<!doctype html>\n' + to_xml(Html(head, _body(ev, title, date, source, compare, worst), lang='en'), indent=False)
+    page = to_xml(Html(head, _body(ev, title, date, source, compare, worst), lang='en'), indent=False)
     with atomic_path(path) as tmp: tmp.write_text(page, encoding='utf-8')
     return Path(path)

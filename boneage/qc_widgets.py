@@ -14,10 +14,10 @@ __all__ = ['SIDE', 'Flag', 'FLAGS', 'DECISION_COLS', 'CHOICES', 'REASONS', 'KEYS
            'contact_sheet_html', 'contact_sheet', 'all_decisions', 'settle', 'join_qc', 'apply_qc', 'paired_decisions',
            'disagreements', 'Agreement', 'agreement']
 
-# %% ../nbs/02_qc_widgets.ipynb #bdbd2176
+# %% ../nbs/02_qc_widgets.ipynb #f2307917
 "Flags doubtful films in a radiologist's words, shows them worst first, and keeps every decision a person makes."
 
-# %% ../nbs/02_qc_widgets.ipynb #3ec0365d
+# %% ../nbs/02_qc_widgets.ipynb #6ed13321
 import base64,csv,html,os,re,tempfile,time
 import cv2,numpy as np,pandas as pd
 from collections import OrderedDict,namedtuple
@@ -30,7 +30,7 @@ import boneage
 from .core import (FilmError,ManifestError,atomic_path,load_film,months2ym,outline,read_mask,run_rows,
     show_films,shrink)
 
-# %% ../nbs/02_qc_widgets.ipynb #55514931
+# %% ../nbs/02_qc_widgets.ipynb #cfca9921
 def palm(
     mask:np.ndarray, # bool HxW
 )->tuple: # (y, x), radius in px
@@ -39,7 +39,7 @@ def palm(
     y,x = np.unravel_index(d.argmax(), d.shape)
     return (int(y),int(x)),float(d.max())
 
-# %% ../nbs/02_qc_widgets.ipynb #dae154ca
+# %% ../nbs/02_qc_widgets.ipynb #1533c88c
 def disk(r): return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2*max(1,round(r))+1,)*2)
 
 def morph(
@@ -50,7 +50,7 @@ def morph(
     "Morphology with a disk, on boolean masks."
     return cv2.morphologyEx(mask.astype(np.uint8), op, disk(r)).astype(bool)
 
-# %% ../nbs/02_qc_widgets.ipynb #88dd1439
+# %% ../nbs/02_qc_widgets.ipynb #76da19aa
 def find_fingers(
     mask:np.ndarray, # bool HxW
 )->list: # list of (area in palm areas, (y, x) of the tip)
@@ -65,7 +65,7 @@ def find_fingers(
         if np.ptp(d) > .4*r: res.append((len(ys)/(np.pi*r*r), (int(ys[d.argmax()]),int(xs[d.argmax()]))))
     return res
 
-# %% ../nbs/02_qc_widgets.ipynb #87fb32f7
+# %% ../nbs/02_qc_widgets.ipynb #9e53a7fe
 def hand_angle(
     mask:np.ndarray, # bool HxW
 )->float: # degrees from upright, clockwise positive, -180..180
@@ -80,7 +80,7 @@ def hand_angle(
     vx,vy = np.linalg.eigh(np.cov(xs,ys))[1][:,1]
     return float(np.degrees(np.arctan2(vx,-vy) if vy<0 else np.arctan2(-vx,vy)))
 
-# %% ../nbs/02_qc_widgets.ipynb #bb814118
+# %% ../nbs/02_qc_widgets.ipynb #92b702e2
 def edge_contact(
     mask:np.ndarray, # bool HxW
     angle:float=0., # direction of the fingers, degrees from upright
@@ -91,7 +91,7 @@ def edge_contact(
     wrist = (round(angle/90)+2)%4
     return (sum(n)-n[wrist])/r, n[wrist]/r
 
-# %% ../nbs/02_qc_widgets.ipynb #d2950dce
+# %% ../nbs/02_qc_widgets.ipynb #cb802da3
 def bright_beside(
     pixels:np.ndarray, # uint8 HxW, bone bright
     mask:np.ndarray, # bool HxW
@@ -104,7 +104,7 @@ def bright_beside(
     if hand-back < 8: return 0.
     return palm(away & (pixels > back+.6*(hand-back)))[1]/r
 
-# %% ../nbs/02_qc_widgets.ipynb #e56f8e1b
+# %% ../nbs/02_qc_widgets.ipynb #89874002
 def patchy_surround(
     pixels:np.ndarray, # uint8 HxW, bone bright
     mask:np.ndarray, # bool HxW
@@ -116,7 +116,7 @@ def patchy_surround(
     lo,hi = np.percentile(cv2.GaussianBlur(pixels,(0,0),2)[ring], [10,85])
     return float((hi-lo)/max(np.percentile(pixels[mask],95)-lo, 5))
 
-# %% ../nbs/02_qc_widgets.ipynb #27e4446a
+# %% ../nbs/02_qc_widgets.ipynb #b5ec8567
 def exposure(
     pixels:np.ndarray, # uint8 HxW, bone bright
     mask:np.ndarray, # bool HxW
@@ -131,7 +131,7 @@ def exposure(
     return dict(level=mid, contrast=hi-lo, skin_step=np.median(p[rim])-back, white=(pixels[mask]>=250).mean(),
         soft_lost=(p[mask] <= back+2*noise).mean())
 
-# %% ../nbs/02_qc_widgets.ipynb #d95ed6f9
+# %% ../nbs/02_qc_widgets.ipynb #d76c5c7b
 def edges(
     pixels:np.ndarray, # uint8 HxW
     mask:np.ndarray, # bool HxW
@@ -147,7 +147,7 @@ def edges(
     fine,coarse,deep = slope(1,3),slope(3,3),np.percentile(slope(.8,5), [95,99.9])
     return dict(sharpness=np.percentile(fine,99.5)/max(np.percentile(coarse,99.5),1), metal=deep[1]/max(deep[0],1))
 
-# %% ../nbs/02_qc_widgets.ipynb #fac439ee
+# %% ../nbs/02_qc_widgets.ipynb #bde505ac
 def silhouette(
     mask:np.ndarray, # bool HxW
 )->dict: # dict: area, solidity, ragged, length, parts
@@ -160,7 +160,7 @@ def silhouette(
     return dict(area=mask.mean(), solidity=mask.sum()/max(1.,cv2.contourArea(hull)),
         ragged=(mask^smooth).sum()/mask.sum(), length=max(a,b)/max(1.,min(a,b)), parts=len(cs))
 
-# %% ../nbs/02_qc_widgets.ipynb #dc6cd301
+# %% ../nbs/02_qc_widgets.ipynb #fa5f18c7
 def dhash(
     pixels:np.ndarray, # uint8 HxW
 )->str: # 64 hex digits
@@ -168,7 +168,7 @@ def dhash(
     t = cv2.resize(pixels, (17,16), interpolation=cv2.INTER_AREA).astype(int)
     return np.packbits(t[:,1:] > t[:,:-1]).tobytes().hex()
 
-# %% ../nbs/02_qc_widgets.ipynb #99607698
+# %% ../nbs/02_qc_widgets.ipynb #0d4a1d89
 def nearest_hash(
     hashes:list, # sequence of hex strings; '' where there is none
 )->tuple: # distance to the nearest other film in bits (999: none), and its position
@@ -183,7 +183,7 @@ def nearest_hash(
         dist[i],who[i] = d.min(),ok[d.argmin()]
     return dist,who
 
-# %% ../nbs/02_qc_widgets.ipynb #4a3dcd3a
+# %% ../nbs/02_qc_widgets.ipynb #84317096
 SIDE = 512  # longest side of the copy that is measured, px
 
 def measure_film(
@@ -199,7 +199,7 @@ def measure_film(
     return dict(no_hand=0., aspect=shape[1]/shape[0], dhash=dhash(p), angle=abs(angle), fingers=float(len(find_fingers(m))),
         edge=edge, wrist=wrist, beside=bright_beside(p,m), patchy=patchy_surround(p,m), **silhouette(m), **exposure(p,m), **edges(pixels,mask))
 
-# %% ../nbs/02_qc_widgets.ipynb #84a8bb26
+# %% ../nbs/02_qc_widgets.ipynb #9d679e24
 def text(row, col): return '' if pd.isna(row.get(col, None)) else str(row[col])  # a CSV gives NaN for an empty field
 
 def measure_row(
@@ -213,7 +213,7 @@ def measure_row(
     m['turned'] = float(rad.inverted and 'MONOCHROME1' not in rad.decision)
     return {f'm_{k}': v if isinstance(v,str) else round(float(v),4) for k,v in m.items()}
 
-# %% ../nbs/02_qc_widgets.ipynb #bc85fd23
+# %% ../nbs/02_qc_widgets.ipynb #5fb6fdd7
 Flag = namedtuple('Flag', 'word measure typical limit weight reason')
 
 FLAGS = [
@@ -230,7 +230,7 @@ FLAGS = [
     Flag('long and narrow', 'length', 1.8, 3.2, .6, 'more forearm than hand, or a sliver'),
 ]
 
-# %% ../nbs/02_qc_widgets.ipynb #decfbfa0
+# %% ../nbs/02_qc_widgets.ipynb #d4a7eaeb
 FLAGS += [
     Flag('rotated', 'angle', 5, 30, .6, 'training turns films by 10 degrees at most'),
     Flag('second hand or object', 'beside', .15, .55, .8, 'half a palm wide: no marker, no frame'),
@@ -245,7 +245,7 @@ FLAGS += [
     Flag('blurred', 'sharpness', 1.8, 1.5, .7, 'edges as soft as after a 2 px blur at 256 px'),
 ]
 
-# %% ../nbs/02_qc_widgets.ipynb #fc637d01
+# %% ../nbs/02_qc_widgets.ipynb #9ab7fb83
 FLAGS += [
     Flag('odd shape of film', 'aspect', .8, .40, .4, 'a strip, or squashed on the way'),
     Flag('very wide film', 'aspect', .8, 1.6, .4, 'two hands on one film, or squashed'),
@@ -254,14 +254,14 @@ FLAGS += [
     Flag('mask unstable', 'stability_score', .97, .80, .5, 'a small change of threshold moves the outline'),
 ]
 
-# %% ../nbs/02_qc_widgets.ipynb #9b897e26
+# %% ../nbs/02_qc_widgets.ipynb #1cc4af96
 def flag_table(
     flags:list=FLAGS, # list of Flag
 )->pd.DataFrame: # DataFrame, one row per flag
     "The flags with their limits and reasons."
     return pd.DataFrame(flags)
 
-# %% ../nbs/02_qc_widgets.ipynb #71e4960d
+# %% ../nbs/02_qc_widgets.ipynb #4f45f101
 def flag_scores(
     df:pd.DataFrame, # table with m_ columns
     flags:list=FLAGS, # list of Flag
@@ -274,7 +274,7 @@ def flag_scores(
         return np.nan_to_num(np.clip(.5*(v-f.typical)/(f.limit-f.typical), 0, 1))
     return pd.DataFrame({f.word:score(f) for f in flags}, index=df.index)
 
-# %% ../nbs/02_qc_widgets.ipynb #e88813f3
+# %% ../nbs/02_qc_widgets.ipynb #6a7ba6c0
 def rank_films(
     df:pd.DataFrame, # table with m_ columns
     flags:list=FLAGS, # list of Flag
@@ -290,7 +290,7 @@ def rank_films(
     df = df.sort_values('qc_score', ascending=False, kind='stable')
     return df.assign(qc_rank=np.arange(1,len(df)+1))
 
-# %% ../nbs/02_qc_widgets.ipynb #0ba259fc
+# %% ../nbs/02_qc_widgets.ipynb #0098a208
 def qc_measure(
     df:pd.DataFrame, # table with path, mask_path
     out=None, # workspace folder; None: nothing is kept
@@ -312,7 +312,7 @@ def qc_measure(
     twin = [str(res.id.iloc[i]) if i>=0 and d<=12 else '' for i,d in zip(who,dist)]
     return res.assign(m_twin=dist, twin_id=twin, m_unreadable=has(res,'qc_error'), m_no_crop=has(res,'crop_error'))
 
-# %% ../nbs/02_qc_widgets.ipynb #0524afd7
+# %% ../nbs/02_qc_widgets.ipynb #b4ea6dba
 def qc_flags(
     df:pd.DataFrame, # table with path and mask_path [, crop_path, seg_status, predicted_iou, ...]
     out=None, # workspace folder for the journal; None: nothing is kept
@@ -324,7 +324,7 @@ def qc_flags(
     "Measure every film, name its faults, and put the worst first."
     return rank_films(qc_measure(df, out, n_jobs=n_jobs, redo=redo), flags)
 
-# %% ../nbs/02_qc_widgets.ipynb #2705eae4
+# %% ../nbs/02_qc_widgets.ipynb #f57792a3
 def qc_summary(
     df:pd.DataFrame, # table from `qc_flags`
 )->pd.DataFrame: # DataFrame: films, share per flag
@@ -334,13 +334,13 @@ def qc_summary(
     n['any flag'] = (df.qc_flags.fillna('')!='').sum()
     return pd.DataFrame(dict(films=n, share=(n/max(1,len(df))).round(3))).rename_axis('flag')
 
-# %% ../nbs/02_qc_widgets.ipynb #56be3204
+# %% ../nbs/02_qc_widgets.ipynb #fdb1748f
 DECISION_COLS = ['id','qc','qc_reason','qc_note','reviewer','reviewed_at','version']
 CHOICES = ('keep','reject','unsure')
 
 def utc_now(): return datetime.now(timezone.utc).isoformat(timespec='seconds')
 
-# %% ../nbs/02_qc_widgets.ipynb #10d0fbb2
+# %% ../nbs/02_qc_widgets.ipynb #7264a61d
 def decode_lines(
     path, # CSV file
 )->tuple: # lines (list of str), separator, encoding
@@ -352,12 +352,12 @@ def decode_lines(
     lines = [o.replace('\0','') for o in re.split('\r\n|\n|\r', txt)]
     return lines,max(',;\t', key=lines[0].count),enc
 
-# %% ../nbs/02_qc_widgets.ipynb #dbec93de
+# %% ../nbs/02_qc_widgets.ipynb #01874ff3
 def read_decisions(
     path, # CSV file; a missing or empty one has no decisions
 )->list: # list of dict, list of str (problems), list of str (header) or None
     "Every readable line of a decisions file, and what is wrong with the others."
-    if not Path(path).exists(): return [],[],None
+    if not Path(path).exists() or not os.path.getsize(path): return [],[],None
     lines,sep,enc = decode_lines(path)
     if not any(lines): return [],[],None
     head = [c.strip().lower() for c in next(csv.reader([lines[0]], delimiter=sep))]
@@ -371,7 +371,7 @@ def read_decisions(
         rows.append(r) if not why else bad.append(f'line {n} of {Path(path).name} {why}: it is ignored and left as it is')
     return rows,bad,(head,sep,enc)
 
-# %% ../nbs/02_qc_widgets.ipynb #26aeb399
+# %% ../nbs/02_qc_widgets.ipynb #4ad00d79
 def parse_decision(
     line:str, # one line of the file
     head:list, # column names
@@ -387,7 +387,7 @@ def parse_decision(
     if r['qc'] not in CHOICES+('undo',): return None,f"says '{r['qc'][:20]}', expected keep, reject, unsure or undo"
     return r,''
 
-# %% ../nbs/02_qc_widgets.ipynb #8afb7dc8
+# %% ../nbs/02_qc_widgets.ipynb #de5e3b27
 def lock_file(
     fd:int, # open file descriptor
 ):
@@ -405,7 +405,7 @@ def csv_line(
     q = [' '.join(str(v).split()) for v in vals]
     return sep.join('"'+v.replace('"','""')+'"' if any(c in v for c in (sep,'"')) else v for v in q)+'\n'
 
-# %% ../nbs/02_qc_widgets.ipynb #150da82f
+# %% ../nbs/02_qc_widgets.ipynb #3a891d48
 def append_rows(
     path, # CSV file, made when missing
     rows:list, # list of dict
@@ -426,7 +426,7 @@ def append_rows(
         return os.fstat(fd).st_size
     finally: os.close(fd)
 
-# %% ../nbs/02_qc_widgets.ipynb #1fe5050a
+# %% ../nbs/02_qc_widgets.ipynb #fea3a88d
 class Decisions:
     "One reviewer's decisions in an append-only file."
     def __init__(self,
@@ -439,7 +439,7 @@ class Decisions:
         self.refresh()
     def __repr__(self): return f'{len(self.mine)} films decided by {self.reviewer} in {self.path.name}' + (f', {len(self.pending)} not on disk' if self.pending else '')
 
-# %% ../nbs/02_qc_widgets.ipynb #1a574fb4
+# %% ../nbs/02_qc_widgets.ipynb #cf7ccfd8
 @patch
 def refresh(self:Decisions):
     "Read the file again if somebody else wrote to it."
@@ -452,7 +452,7 @@ def refresh(self:Decisions):
     except (OSError,ValueError) as e: self.error = str(e)
     self.replay()
 
-# %% ../nbs/02_qc_widgets.ipynb #29e94481
+# %% ../nbs/02_qc_widgets.ipynb #129668cd
 @patch
 def _restore(self:Decisions, rows):
     "Queue the lines that stand in memory and no longer in the file."
@@ -462,7 +462,7 @@ def _restore(self:Decisions, rows):
     self.pending = lost+self.pending
     self.problems = self.problems+[f'{self.path.name} had lost {len(lost)} lines; they are written again']
 
-# %% ../nbs/02_qc_widgets.ipynb #6f8b3f5a
+# %% ../nbs/02_qc_widgets.ipynb #c6b32394
 @patch
 def replay(self:Decisions):
     "Derive the present state: an undo takes back the latest decision of its reviewer on that film."
@@ -480,7 +480,7 @@ def _apply(self:Decisions, r):
     if st: self.mine[r['id']] = st[-1]
     else: self.mine.pop(r['id'], None)
 
-# %% ../nbs/02_qc_widgets.ipynb #d80750ad
+# %% ../nbs/02_qc_widgets.ipynb #fdf37b9a
 @patch
 def add(self:Decisions,
     id:str, # film
@@ -498,7 +498,7 @@ def add(self:Decisions,
     self.flush()
     return r
 
-# %% ../nbs/02_qc_widgets.ipynb #c99cc9ff
+# %% ../nbs/02_qc_widgets.ipynb #3dc1608b
 @patch
 def flush(self:Decisions)->bool: # True when everything is on disk
     "Write what is not on disk yet."
@@ -510,7 +510,7 @@ def flush(self:Decisions)->bool: # True when everything is on disk
     except (OSError,ValueError) as e: self.error = str(e)
     return not self.pending
 
-# %% ../nbs/02_qc_widgets.ipynb #b5227b30
+# %% ../nbs/02_qc_widgets.ipynb #4bc6b3ed
 @patch
 def undo(self:Decisions)->str|None: # id of the film, or None when there is nothing to undo
     "Take back this reviewer's latest decision that still stands; again and again, also after a restart."
@@ -526,14 +526,14 @@ def save_to(self:Decisions, path): # path of the new decisions file
     if self.path.exists(): raise FileExistsError(f'{self.path.name} exists already; give the name of a new file')
     return self.flush()
 
-# %% ../nbs/02_qc_widgets.ipynb #4a15d1bf
+# %% ../nbs/02_qc_widgets.ipynb #6e1e5164
 @patch
 def current(self:Decisions)->pd.DataFrame: # DataFrame: DECISION_COLS, one row per film and reviewer
     "What stands now, for every reviewer in the file."
     rows = [st[-1] for st in self.stacks.values() if st]
     return pd.DataFrame(rows, columns=DECISION_COLS)
 
-# %% ../nbs/02_qc_widgets.ipynb #792a342a
+# %% ../nbs/02_qc_widgets.ipynb #0ecae38d
 class ReviewQueue:
     "Films in order of doubt, one of them current, with the decisions beside them."
     def __init__(self,
@@ -553,7 +553,7 @@ class ReviewQueue:
     def __len__(self): return len(self.view)
     def __repr__(self): return self.progress()
 
-# %% ../nbs/02_qc_widgets.ipynb #b5fb97fd
+# %% ../nbs/02_qc_widgets.ipynb #9b9866cf
 @patch
 def strangers(self:ReviewQueue)->list: # ids
     "Decided films that the table does not know: they stay in the file."
@@ -564,7 +564,7 @@ def state(self:ReviewQueue, id:str)->dict: # {} when undecided
     "This reviewer's decision on a film."
     return self.decisions.mine.get(id, {})
 
-# %% ../nbs/02_qc_widgets.ipynb #b46337d3
+# %% ../nbs/02_qc_widgets.ipynb #ad9e8bc4
 @patch
 def filter(self:ReviewQueue,
     flag:str='', # one of the words in qc_flags; '' for all
@@ -584,7 +584,7 @@ def filter(self:ReviewQueue,
     self.pos = self.view.index(here) if here in self.view else 0
     return len(self.view)
 
-# %% ../nbs/02_qc_widgets.ipynb #8f256eea
+# %% ../nbs/02_qc_widgets.ipynb #1fe70f5e
 @patch(as_prop=True)
 def id(self:ReviewQueue): return self.view[self.pos] if self.view else None
 
@@ -596,7 +596,7 @@ def ahead(self:ReviewQueue, n:int=3)->list: # rows
     "The rows that come next."
     return [self.df.loc[i] for i in self.view[self.pos+1:self.pos+1+n]]
 
-# %% ../nbs/02_qc_widgets.ipynb #c8b57463
+# %% ../nbs/02_qc_widgets.ipynb #42eac647
 @patch
 def step(self:ReviewQueue, n:int=1)->str: # id
     "Go on or back, staying inside the view."
@@ -618,7 +618,7 @@ def first_open(self:ReviewQueue)->str|None: # id
     self.pos = next((n for n,i in enumerate(self.view) if not self.state(i)), max(0,len(self.view)-1))
     return self.id
 
-# %% ../nbs/02_qc_widgets.ipynb #1a7a14df
+# %% ../nbs/02_qc_widgets.ipynb #941a51ba
 @patch
 def decide(self:ReviewQueue,
     qc:str, # 'keep', 'reject' or 'unsure'
@@ -640,7 +640,7 @@ def undo(self:ReviewQueue)->str|None: # id of the film, None when nothing is lef
     if id in self.place: self.goto(id)
     return id
 
-# %% ../nbs/02_qc_widgets.ipynb #b05073b4
+# %% ../nbs/02_qc_widgets.ipynb #5879e987
 @patch
 def pace(self:ReviewQueue)->float|None: # films a minute
     "Decisions a minute, pauses left out."
@@ -656,7 +656,7 @@ def progress(self:ReviewQueue)->str: # '412 of 12,611 decided, 38 a minute, 5 h 
     t = f'{left/60:.0f} h {left%60:.0f} min' if left>=600 else f'{int(left//60)} h {left%60:.0f} min' if left>=60 else f'{left:.0f} min'
     return f'{n:,} of {total:,} decided' + (f', {p:.0f} a minute, {t} left' if p and n<total else '')
 
-# %% ../nbs/02_qc_widgets.ipynb #285f320d
+# %% ../nbs/02_qc_widgets.ipynb #a893473b
 def jpeg(img:np.ndarray, quality:int=88)->bytes: # JPEG file
     "Encode grey or RGB."
     return cv2.imencode('.jpg', img if img.ndim==2 else img[...,::-1], [cv2.IMWRITE_JPEG_QUALITY,quality])[1].tobytes()
@@ -671,7 +671,7 @@ def message_card(
         cv2.putText(img, text[n*38:(n+1)*38], (8, side//3+n*side//16), cv2.FONT_HERSHEY_SIMPLEX, side/700, 230, 1, cv2.LINE_AA)
     return img
 
-# %% ../nbs/02_qc_widgets.ipynb #30a51a1c
+# %% ../nbs/02_qc_widgets.ipynb #eb56db80
 def read_crop(row:pd.Series)->np.ndarray: # uint8 HxW
     "The crop of a row, or a FilmError that says why there is none."
     path = text(row,'crop_path')
@@ -680,7 +680,7 @@ def read_crop(row:pd.Series)->np.ndarray: # uint8 HxW
     if img is None: raise FilmError(f'the crop {Path(path).name} is missing or damaged: run the crop step again')
     return img
 
-# %% ../nbs/02_qc_widgets.ipynb #ec09323c
+# %% ../nbs/02_qc_widgets.ipynb #e361ad4d
 def film_pair(
     row:pd.Series, # one row of the table
     side:int=480, # longest side of each picture, px
@@ -700,7 +700,7 @@ def film_pair(
     except (FilmError,OSError) as e: crop,said = message_card('no crop', side),said+[f'no crop: {e}']
     return film,crop,said
 
-# %% ../nbs/02_qc_widgets.ipynb #38cdd070
+# %% ../nbs/02_qc_widgets.ipynb #84c2659e
 class PictureStore:
     "Pictures by id, made in a background thread, the least recently used ones forgotten."
     def __init__(self,
@@ -722,7 +722,7 @@ class PictureStore:
         for r in ahead: self.want(r)
         return f.result()
 
-# %% ../nbs/02_qc_widgets.ipynb #f6ea3844
+# %% ../nbs/02_qc_widgets.ipynb #5f82e110
 REASONS = ('mask wrong','fingers cut off','wrist cut off','second hand or object','rotated','blurred','too dark','over-exposed',
     'metal or plaster','not a hand')
 KEYS = dict(k='keep', r='reject', u='unsure', z='undo', ArrowRight='next', ArrowLeft='back')
@@ -733,7 +733,7 @@ def need_widgets():
     except ImportError as e: raise ImportError("the reviewer needs ipywidgets: pip install 'boneage[qc]'") from e
     return ipywidgets
 
-# %% ../nbs/02_qc_widgets.ipynb #8cddcd0b
+# %% ../nbs/02_qc_widgets.ipynb #8dc00b49
 class QCReviewer:
     "Film with outline beside its crop; keep, reject or be unsure with one key."
     def __init__(self,
@@ -760,7 +760,7 @@ class QCReviewer:
         display(self.box)
     def __repr__(self): return f'QCReviewer: {self.queue.progress()}, {self.decisions!r}'
 
-# %% ../nbs/02_qc_widgets.ipynb #95eea9d1
+# %% ../nbs/02_qc_widgets.ipynb #992f3347
 def esc(o): return html.escape(str(o))
 
 def chip(text, bg='#7a5c00'): return f"<span style='background:{bg};color:#fff;border-radius:9px;padding:1px 8px;margin:0 4px 2px 0;display:inline-block'>{esc(text)}</span>"
@@ -784,7 +784,7 @@ def _build(self:QCReviewer):
     self.box = w.VBox([self.bar, w.HBox(self.filters, layout=w.Layout(**line)), self.message, self.info, self.keypad,
         w.HBox([self.note], layout=w.Layout(**line)), self.hint], layout=w.Layout(width='100%', max_width='1200px', padding='6px'))
 
-# %% ../nbs/02_qc_widgets.ipynb #b8b07187
+# %% ../nbs/02_qc_widgets.ipynb #c486ac5e
 @patch
 def _build_filters(self:QCReviewer):
     "Filters on top: flag, decision, sex, bone age, id."
@@ -799,7 +799,7 @@ def _build_filters(self:QCReviewer):
         style=dict(description_width='56px'), continuous_update=False)
     self.filters = [self.by_flag,self.by_decision]+([self.by_sex] if 'sex' in df else [])+([self.by_age] if 'age_months' in df else [])+[self.goto]
 
-# %% ../nbs/02_qc_widgets.ipynb #fb062355
+# %% ../nbs/02_qc_widgets.ipynb #876a00cd
 @patch
 def _connect(self:QCReviewer):
     "Connect every button, filter and key to `do`."
@@ -817,7 +817,7 @@ def _connect(self:QCReviewer):
 @patch
 def _small(self:QCReviewer, text): return f"<div style='font-size:12px;opacity:.8;line-height:1.4'>{text}</div>"
 
-# %% ../nbs/02_qc_widgets.ipynb #0349625d
+# %% ../nbs/02_qc_widgets.ipynb #092300c6
 @patch
 def on_key(self:QCReviewer,
     event:dict, # from ipyevents: key, ctrlKey, metaKey, altKey, repeat
@@ -831,7 +831,7 @@ def on_key(self:QCReviewer,
         c = self.chips[self.reasons[int(key)-1]]
         c.value = not c.value
 
-# %% ../nbs/02_qc_widgets.ipynb #e1bb7512
+# %% ../nbs/02_qc_widgets.ipynb #4592b5d2
 @patch
 def do(self:QCReviewer,
     act:str, # 'keep', 'reject', 'unsure', 'undo', 'next', 'back', 'goto', 'filter'
@@ -849,7 +849,7 @@ def do(self:QCReviewer,
     if act=='goto': self.goto.value = ''
     self.show()
 
-# %% ../nbs/02_qc_widgets.ipynb #d77280a7
+# %% ../nbs/02_qc_widgets.ipynb #9184d71a
 @patch
 def show(self:QCReviewer):
     "Draw the current film and everything around it."
@@ -868,7 +868,7 @@ def show(self:QCReviewer):
     self.note.value = st.get('qc_note','')
     self.message.value = self._messages(said)
 
-# %% ../nbs/02_qc_widgets.ipynb #4d7d48e6
+# %% ../nbs/02_qc_widgets.ipynb #24653314
 @patch
 def _pictures(self:QCReviewer, row):
     "Pictures of a row and what is wrong with them; one bad film never stops a review."
@@ -877,7 +877,7 @@ def _pictures(self:QCReviewer, row):
         card = jpeg(message_card('picture not available', self.side))
         return card,card,[f"{row['id']}: {type(e).__name__}: {e}"]
 
-# %% ../nbs/02_qc_widgets.ipynb #0e9e8937
+# %% ../nbs/02_qc_widgets.ipynb #844f5d16
 @patch
 def _info(self:QCReviewer, row):
     "One line about the film: place, id, sex, age, decision, flags."
@@ -888,7 +888,7 @@ def _info(self:QCReviewer, row):
     flags = ''.join(chip(f) for f in row.qc_flags.split(';') if f) or '<i>no flag</i>'
     return f"<div style='line-height:1.7'>{' · '.join(o for o in who if o)} &nbsp; {flags}</div>"
 
-# %% ../nbs/02_qc_widgets.ipynb #6c8910af
+# %% ../nbs/02_qc_widgets.ipynb #ad14be4e
 @patch
 def _messages(self:QCReviewer, said):
     "Problems, in words, with a way to save what the disk would not take."
@@ -897,7 +897,8 @@ def _messages(self:QCReviewer, said):
     if d.pending:
         data = base64.b64encode(''.join(csv_line(o) for o in [DECISION_COLS]+[list(r.values()) for r in d.pending]).encode()).decode()
         link = f"<a download='qc_decisions_not_saved.csv' href='data:text/csv;base64,{data}'>download them</a>"
-        save = f"<b>{len(d.pending)} decisions are not on disk</b> ({esc(d.error)}). They are kept here and tried again at every decision; {link} to be safe."
+        n = f"{len(d.pending)} decision{' is' if len(d.pending)==1 else 's are'}"
+        save = f"<b>{n} not on disk</b> ({esc(d.error)}). Nothing is lost: they are tried again at every decision; {link} to be safe."
     else: save = ''
     lost = self.queue.strangers()
     if lost: said.append(f"{len(lost)} decided films are not in this table and are left alone: {', '.join(lost[:5])}{' ...' if len(lost)>5 else ''}")
@@ -905,7 +906,7 @@ def _messages(self:QCReviewer, said):
     lines = ([save] if save else [])+[esc(o) for o in said]
     return f"<div style='border-left:4px solid #d9822b;padding-left:8px;line-height:1.4'>{'<br>'.join(lines)}</div>" if lines else ''
 
-# %% ../nbs/02_qc_widgets.ipynb #974286df
+# %% ../nbs/02_qc_widgets.ipynb #efb9b697
 def card_html(
     row:pd.Series, # one row of the table
     side:int=200, # px
@@ -918,7 +919,7 @@ def card_html(
     head = ' · '.join(o for o in (f"#{row['qc_rank']}" if 'qc_rank' in row else '', str(row['id']), {'F':'girl','M':'boy'}.get(row.get('sex'),''), age) if o)
     return f"<div class=c><div>{pic(film)}{pic(crop)}</div><b>{esc(head)}</b><br>{flags}<br><small>{esc('; '.join(said))}</small></div>"
 
-# %% ../nbs/02_qc_widgets.ipynb #56241fc9
+# %% ../nbs/02_qc_widgets.ipynb #b5855a8c
 SHEET_CSS = '''body{font:13px sans-serif;margin:12px;background:#fff;color:#111} .c{display:inline-block;vertical-align:top;width:420px;margin:6px;padding:6px;border:1px solid #ccc}
 img{max-width:205px;max-height:205px;margin-right:4px} @media(prefers-color-scheme:dark){body{background:#111;color:#eee}.c{border-color:#444}}'''
 
@@ -938,7 +939,7 @@ def contact_sheet_html(
     with atomic_path(path) as tmp: Path(tmp).write_text(body+'\n'.join(cards), encoding='utf-8')
     return path
 
-# %% ../nbs/02_qc_widgets.ipynb #84c94572
+# %% ../nbs/02_qc_widgets.ipynb #241a3fc3
 def contact_sheet(
     df:pd.DataFrame, # table from `qc_flags`
     n:int=12, # films
@@ -950,7 +951,7 @@ def contact_sheet(
     part = df.head(n)
     return show_films([film_pair(r,side)[0] for _,r in part.iterrows()], [f"{r['id']}\n{r.get('qc_flags','').replace(';',', ')[:30]}" for _,r in part.iterrows()], ncols=ncols)
 
-# %% ../nbs/02_qc_widgets.ipynb #3143130f
+# %% ../nbs/02_qc_widgets.ipynb #69d6f414
 def all_decisions(
     decisions, # `Decisions`, DataFrame, path, or a list of them
 )->pd.DataFrame: # DECISION_COLS, one row per film and reviewer
@@ -963,7 +964,7 @@ def all_decisions(
     if d.error: raise ValueError(d.error)
     return d.current()
 
-# %% ../nbs/02_qc_widgets.ipynb #585fdfcb
+# %% ../nbs/02_qc_widgets.ipynb #7dd4eb45
 STRICT = ('reject','unsure','keep')
 
 def settle(
@@ -978,7 +979,7 @@ def settle(
     top = [c for c in STRICT if qcs.count(c)==max(map(qcs.count, STRICT))]
     return top[0] if len(top)==1 else 'unsure'
 
-# %% ../nbs/02_qc_widgets.ipynb #b4b054ce
+# %% ../nbs/02_qc_widgets.ipynb #f73cd4a1
 def join_qc(
     df:pd.DataFrame, # any table with `id`
     decisions, # `Decisions`, DataFrame, path, or a list of them
@@ -993,7 +994,7 @@ def join_qc(
     df = df.drop(columns=[c for c in cols if c in df])
     return df.assign(**{c:df.id.astype(str).map(one[c]).fillna('').astype(str) for c in cols})
 
-# %% ../nbs/02_qc_widgets.ipynb #fff5b686
+# %% ../nbs/02_qc_widgets.ipynb #86e2dbba
 def apply_qc(
     df:pd.DataFrame, # any table with `id`
     decisions, # `Decisions`, DataFrame, path, or a list of them
@@ -1009,7 +1010,7 @@ def apply_qc(
     out = {'reject'} | ({'unsure'} if unsure=='drop' else set()) | ({''} if undecided=='drop' else set())
     return df[~df.qc.isin(out)]
 
-# %% ../nbs/02_qc_widgets.ipynb #3a7bd488
+# %% ../nbs/02_qc_widgets.ipynb #de535ae8
 def paired_decisions(
     decisions, # `Decisions`, DataFrame, path, or a list of them
 )->pd.DataFrame: # index id, one column per reviewer
@@ -1025,7 +1026,7 @@ def disagreements(
     p = paired_decisions(decisions)
     return df[df.id.astype(str).isin(p.index[p.nunique(axis=1)>1])]
 
-# %% ../nbs/02_qc_widgets.ipynb #f3e2d7ea
+# %% ../nbs/02_qc_widgets.ipynb #37473ee5
 @dataclass
 class Agreement:
     "Two reviewers, compared."

@@ -1,0 +1,286 @@
+"Cropping: properties on random masks, faults in a batch, resume, and real films."
+import os, subprocess, sys
+import cv2, numpy as np, pandas as pd, pytest
+from boneage.core import data_path, load_radiograph, read_mask, write_png
+from boneage.cropping import (CropFrame, crop_df, crop_film, find_wrist, hand_box, pad_square, paste_crop,
+                              remove_background, resize_to, str2box, stretch_contrast, trim_forearm)
+from boneage.phantom import make_phantom, phantom_df
+
+SEEDS = range(8)
+
+def blob(seed, shape=(90, 70)):
+    "A random film and a random connected-ish mask that doesn't touch the border."
+    rng = np.random.default_rng(seed)
+    mask = np.zeros(shape, np.uint8)
+    for _ in range(4):
+        c = rng.integers((25, 25), (45, 65)).tolist()
+        cv2.ellipse(mask, c, rng.integers(4, 15, 2).tolist(), float(rng.uniform(0, 180)), 0, 360, 1, -1)
+    return rng.integers(1, 256, shape).astype(np.uint8), mask.astype(bool)
+
+@pytest.fixture(scope='module')
+def hands(): return [make_phantom(s, size=192, fault='rotated' if s % 2 else None) for s in range(12)]
+
+# ---------------------------------------------------------------- geometry
+
+@pytest.mark.parametrize('seed', SEEDS)
+def test_box_is_tight_and_holds_the_mask(seed):
+    _, m = blob(seed)
+    y0, x0, y1, x1 = hand_box(m)
+    assert m[y0:y1, x0:x1].sum() == m.sum()
+    assert m[y0].any() and m[y1-1].any() and m[:, x0].any() and m[:, x1-1].any()
+
+def test_margin_stays_on_the_film():
+    m = np.zeros((10, 12), bool)
+    m[0, 11] = True
+    assert hand_box(m, 5.0) == (0, 6, 6, 12)
+    with pytest.raises(ValueError, match='margin is -1'): hand_box(m, -1)
+
+@pytest.mark.parametrize('seed', SEEDS)
+def test_moving_the_hand_moves_the_box_and_not_the_crop(seed):
+    img, m = blob(seed)
+    a = crop_film(img, m, 64, margin=0, forearm=None)
+    b = crop_film(*(np.roll(o, (5, -6), (0, 1)) for o in (img, m)), 64, margin=0, forearm=None)
+    assert b.box == tuple(np.add(a.box, (5, -6, 5, -6)))
+    np.testing.assert_array_equal(a.pixels, b.pixels)
+    np.testing.assert_array_equal(a.mask, b.mask)
+
+@pytest.mark.parametrize('box', [(0, 0, 10, 10), (3, 5, 4, 300), (7, 2, 118, 55), (-4, -9, 20, 3)])
+@pytest.mark.parametrize('size', [1, 7, 64, 513])
+def test_maps_are_inverse(box, size):
+    f, pts = CropFrame(box, size), np.random.default_rng(0).uniform(-50, 400, (100, 2))
+    np.testing.assert_allclose(f.to_film(f.to_crop(pts)), pts, atol=1e-9)
+    np.testing.assert_allclose(f.to_crop(f.to_film(pts)), pts, atol=1e-9)
+
+def test_edges_meet_edges():
+    "The outer edge of the square's first pixel is the outer edge of the crop's first pixel, and so at the end."
+    f = CropFrame((10, 20, 30, 30), 50)
+    np.testing.assert_allclose(f.to_crop((10-.5, 15-.5)), (-.5, -.5))
+    np.testing.assert_allclose(f.to_crop((30-.5, 35-.5)), (49.5, 49.5))
+
+@pytest.mark.parametrize('side,size', [(100, 40), (40, 100), (63, 64), (301, 128)])
+def test_pictures_follow_the_map(side, size):
+    "A soft spot drawn on the film is, after resizing, where `to_crop` says: half a pixel off would fail."
+    c, f = np.array([side*.31, side*.62]), CropFrame((0, 0, side, side), size)
+    d2 = ((np.indices((side, side)) - c[:, None, None])**2).sum(0)
+    small = resize_to((250*np.exp(-d2/(2*(side/25)**2))).astype(np.uint8), size).astype(float)
+    small[small < 5] = 0
+    got = (np.indices(small.shape)*small).sum((1, 2))/small.sum()
+    np.testing.assert_allclose(got, f.to_crop(c), atol=0.08)
+
+@pytest.mark.parametrize('shape', [(5, 2), (2, 5), (4, 4), (1, 8)])
+def test_pad_square_agrees_with_the_frame(shape):
+    img = np.arange(1, 1+np.prod(shape)).reshape(shape)
+    sq, f = pad_square(img), CropFrame((0, 0, *shape), max(shape))
+    for p in np.ndindex(shape): assert sq[tuple(np.rint(f.to_crop(p)).astype(int))] == img[p]
+    assert sq.sum() == img.sum()
+
+def test_aspect_is_kept():
+    img, m = np.zeros((200, 100), np.uint8), np.zeros((200, 100), bool)
+    m[20:180, 40:60] = True
+    y0, x0, y1, x1 = hand_box(crop_film(img, m, 80, margin=0, forearm=None).mask)
+    assert (y1-y0, x1-x0) == (80, 10)
+
+@pytest.mark.parametrize('seed', SEEDS)
+def test_crop_of_a_crop(seed):
+    img, m = blob(seed)
+    kw = dict(margin=0, forearm=None, contrast=None)
+    side = CropFrame(hand_box(m), 1).side
+    one = crop_film(img, m, side, **kw)
+    two = crop_film(one.pixels, one.mask, side, **kw)
+    np.testing.assert_array_equal(one.pixels, two.pixels)
+    big = crop_film(one.pixels, one.mask, 150, **kw)
+    p = np.argwhere(m)[::17]
+    np.testing.assert_allclose(one.to_film(big.to_film(big.to_crop(one.to_crop(p)))), p, atol=1e-9)
+    np.testing.assert_array_equal(big.pixels, crop_film(img, m, 150, **kw).pixels)
+
+@pytest.mark.parametrize('seed', SEEDS)
+@pytest.mark.parametrize('size', [40, 200])
+def test_mask_comes_back_to_the_film(seed, size):
+    img, m = blob(seed)
+    c = crop_film(img, m, size, forearm=None)
+    back = paste_crop(c, c.mask, m.shape)
+    assert 2*(back & m).sum()/(back.sum() + m.sum()) > (.94 if size == 40 else .985)
+
+# ---------------------------------------------------------------- background and contrast
+
+@pytest.mark.parametrize('fill', [0, 255, 17, 'median'])
+@pytest.mark.parametrize('soft', [0, 4])
+def test_hand_is_never_changed(fill, soft):
+    img, m = blob(1)
+    out = remove_background(img, m, fill, soft=soft)
+    np.testing.assert_array_equal(out[m], img[m])
+    far = cv2.distanceTransform((~m).astype(np.uint8), cv2.DIST_L2, 5) > soft + 1
+    assert len(np.unique(out[far])) == 1
+
+def test_median_fill_is_the_grey_beside_the_hand():
+    img, m = np.full((100, 100), 200, np.uint8), np.zeros((100, 100), bool)
+    m[40:60, 40:60] = True
+    img[30:70, 30:70] = 90
+    assert remove_background(img, m, 'median')[0, 0] == 90
+    assert crop_film(img, m, 40, margin=.2, background='median', contrast=None, forearm=None).pixels[0, 0] == 90
+
+def test_background_none_keeps_the_film():
+    img, m = blob(2)
+    c = crop_film(img, m, 60, background=None, contrast=None, forearm=None)
+    y0, x0, y1, x1 = c.box
+    np.testing.assert_array_equal(c.pixels, resize_to(pad_square(img[y0:y1, x0:x1]), 60))
+
+def test_whole_film_masks_work():
+    img = np.random.default_rng(0).integers(0, 256, (40, 30)).astype(np.uint8)
+    assert crop_film(img, np.ones((40, 30), bool), 32, background='median').box == (0, 0, 40, 30)
+
+def test_stretch_ignores_gain_and_offset():
+    img, m = blob(3)
+    img = img//4
+    a, b = stretch_contrast(img, m), stretch_contrast((3*img + 20).astype(np.uint8), m)
+    assert np.abs(a.astype(int) - b).max() <= 1
+    assert np.all(np.diff(stretch_contrast(np.arange(256, dtype=np.uint8)[None])[0].astype(int)) >= 0)
+
+def test_stretch_ignores_what_is_outside():
+    img, m = blob(4)
+    other = np.where(m, img, 255).astype(np.uint8)
+    np.testing.assert_array_equal(stretch_contrast(img, m)[m], stretch_contrast(other, m)[m])
+
+# ---------------------------------------------------------------- forearm
+
+def test_wrist_is_near_the_true_one(hands):
+    for h in hands:
+        w = find_wrist(h.mask)
+        assert w.found, (h, w.reason)
+        along = (np.array(h.landmarks['wrist']) - w.centre) @ np.array(w.axis)
+        assert abs(w.distance - along) < .2*w.palm_width, h
+
+def test_radius_is_kept_and_trimming_settles(hands):
+    for h in hands:
+        t = trim_forearm(h.mask)
+        assert not (t & ~h.mask).any()
+        y, x = np.rint(h.landmarks['radius']).astype(int)
+        assert t[y, x], h
+        assert (trim_forearm(t) != t).sum() < .01*t.sum(), h
+
+@pytest.mark.parametrize('turns', [1, 2, 3])
+def test_trimming_turns_with_the_film(hands, turns):
+    for h in hands:
+        a, b = np.rot90(trim_forearm(h.mask), turns), trim_forearm(np.rot90(h.mask, turns).copy())
+        assert 2*(a & b).sum()/(a.sum() + b.sum()) > .98, h
+
+def test_fingers_are_never_cut(hands):
+    for h in hands:
+        t, (hh, ww) = trim_forearm(h.mask), h.shape
+        for i in range(1, 6):
+            toward = np.array(h.landmarks[f'DP{i}_base'])
+            y, x = np.rint(toward).astype(int)
+            if 0 <= y < hh and 0 <= x < ww and h.mask[y, x]: assert t[y, x], (h, i)
+
+@pytest.mark.parametrize('mask', [np.ones((50, 50), bool), np.eye(60, dtype=bool), np.pad(np.ones((3, 3), bool), 40), np.pad(np.ones((80, 20), bool), 10)],
+                         ids=['full', 'line', 'speck', 'bar'])
+def test_what_is_no_hand_is_left_alone(mask):
+    w = find_wrist(mask)
+    assert not w.found and w.reason
+    np.testing.assert_array_equal(trim_forearm(mask), mask)
+
+def test_without_forearm_nothing_is_cut():
+    h = make_phantom(2, age_months=120, size=192, nuisance=0)
+    m = h.mask & (np.arange(h.shape[0])[:, None] < h.landmarks['capitate'][0])
+    np.testing.assert_array_equal(trim_forearm(m), m)
+
+def test_film_size_does_not_matter():
+    h = make_phantom(5, age_months=120, size=256)
+    big = cv2.resize(h.mask.astype(np.uint8), None, fx=7, fy=7, interpolation=cv2.INTER_NEAREST) > 0
+    a, b = find_wrist(h.mask), find_wrist(big)
+    assert abs(b.distance/7 - a.distance) < .05*a.palm_width
+
+# ---------------------------------------------------------------- a batch
+
+@pytest.fixture
+def batch(tmp_path):
+    df = phantom_df(6, tmp_path/'films é ü', size=96).rename(columns={'true_mask_path': 'mask_path'})
+    return df.assign(seg_status='ok', seg_error=None), tmp_path/'out put'
+
+def spoil(df, fault, tmp):
+    "Spoil row 2; return words that its error must hold."
+    if fault == 'refused':
+        df.loc[2, ['seg_status', 'seg_error']] = 'refused', 'no hand found'
+        return 'no hand found'
+    if fault == 'not run':
+        df.loc[2, ['seg_status', 'mask_path']] = None, None
+        return 'nothing'
+    if fault == 'no path':
+        df.loc[2, 'mask_path'] = None
+        return 'no mask_path'
+    if fault == 'missing film':
+        df.loc[2, 'path'] = str(tmp/'gone.png')
+        return 'gone.png'
+    bad = df.loc[2, 'mask_path'] = str(tmp/'bad.png')
+    if fault == 'missing mask': return 'bad.png'
+    if fault == 'other shape': write_png(bad, np.ones((20, 30), bool)); return '(20, 30)'
+    if fault == 'empty mask': write_png(bad, np.zeros(load_radiograph(df.path[2]).shape, bool)); return 'empty'
+    if fault == 'no picture': (tmp/'bad.png').write_text('no picture'); return 'bad.png'
+    if fault == 'zero bytes': (tmp/'bad.png').touch(); return 'bad.png'
+
+@pytest.mark.parametrize('fault', ['refused', 'not run', 'no path', 'missing film', 'missing mask', 'other shape', 'empty mask', 'no picture', 'zero bytes'])
+def test_a_bad_row_says_why_and_the_batch_goes_on(batch, tmp_path, fault):
+    df, out = batch
+    words = spoil(df, fault, tmp_path)
+    done = crop_df(df, out, 64)
+    assert words in done.crop_error[2]
+    assert pd.isna(done.crop_path[2]) and done.crop_error.drop(2).isna().all()
+    assert len(list((out/'crops').iterdir())) == 5
+    assert len(done) == len(df) and done.id.tolist() == df.id.tolist()
+
+def test_resume_redo_and_settings(batch):
+    df, out = batch
+    stamp = lambda d: [os.stat(p).st_mtime_ns for p in d.crop_path]
+    first = crop_df(df, out, 64)
+    one = stamp(first)
+    assert stamp(crop_df(df, out, 64)) == one
+    os.unlink(first.crop_path[4])
+    two = stamp(crop_df(df, out, 64))
+    assert [a == b for a, b in zip(one, two)] == [True]*4 + [False, True]
+    assert all(a != b for a, b in zip(stamp(crop_df(df, out, 64, redo=True)), two))
+    assert load_radiograph(crop_df(df, out, 48).crop_path[0]).shape == (48, 48)
+
+def test_changed_mask_is_cropped_again(batch):
+    df, out = batch
+    a = crop_df(df, out, 64)
+    m = read_mask(df.mask_path[0])
+    m[:m.shape[0]//2] = False
+    write_png(df.mask_path[0], m)
+    b = crop_df(df, out, 64)
+    assert a.crop_box[0] != b.crop_box[0] and (a.crop_box[1:] == b.crop_box[1:]).all()
+
+def test_table_rebuilds_the_map_and_masks_are_saved(batch):
+    df, out = batch
+    done = crop_df(df, out, 64, save_masks=True)
+    for r in done.itertuples():
+        crop = crop_film(load_radiograph(r.path).pixels, read_mask(r.mask_path), 64)
+        assert CropFrame(str2box(r.crop_box), 64).to_film((3, 4)) == pytest.approx(crop.to_film((3, 4)))
+        np.testing.assert_array_equal(read_mask(r.crop_mask_path), crop.mask)
+
+def test_two_processes_give_the_same(batch, tmp_path):
+    df, out = batch
+    a, b = crop_df(df, out, 64), crop_df(df, tmp_path/'two', 64, n_jobs=2)
+    assert a.crop_box.tolist() == b.crop_box.tolist()
+    for p, q in zip(a.crop_path, b.crop_path): assert open(p, 'rb').read() == open(q, 'rb').read()
+
+def test_column_is_asked_for(tmp_path):
+    with pytest.raises(ValueError, match='mask_path'): crop_df(pd.DataFrame(dict(id=['a'], path=['a.png'])), tmp_path)
+
+def test_imports_without_torch():
+    code = "import sys; sys.modules['torch'] = None; import boneage.cropping; print('torch' in sys.modules and sys.modules['torch'])"
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == 'None'
+
+# ---------------------------------------------------------------- real films
+
+def test_real_films(tmp_path):
+    folder = data_path('rsna-original', 'images')
+    if folder is None or not folder.is_dir(): pytest.skip('set BONEAGE_DATA to the folder that holds rsna-original')
+    segmentation = pytest.importorskip('boneage.segmentation')
+    films = sorted(folder.glob('*.png'))[:8]
+    df = segmentation.segment_df(pd.DataFrame(dict(id=[p.stem for p in films], path=list(map(str, films)))), tmp_path, 'classical')
+    done = crop_df(df, tmp_path, 256)
+    assert (done.crop_error.isna() == (df.seg_status == 'ok')).all()
+    assert done.crop_path.notna().sum() >= 5
+    for r in done[done.crop_path.notna()].itertuples():
+        img = load_radiograph(r.crop_path, invert=False).pixels
+        assert img.shape == (256, 256) and img.max() > 200
