@@ -8,18 +8,18 @@ Docs: https://boneage.github.io/boneage/cli.html.md"""
 __all__ = ['OK', 'FAILED', 'USAGE', 'SOME_FAILED', 'STOPPED', 'COMMANDS', 'rsna', 'segment', 'crop', 'qc', 'train', 'evaluate',
            'predict', 'demo', 'overview', 'main']
 
-# %% ../nbs/cli.ipynb #01238979
+# %% ../nbs/cli.ipynb #938aca71
 "The `boneage` command: demo, rsna, segment, crop, qc, train, evaluate, predict."
 
-# %% ../nbs/cli.ipynb #ac361f06
+# %% ../nbs/cli.ipynb #852ea90b
 import os, sys, time
 from collections.abc import Callable
 from pathlib import Path
 
-# %% ../nbs/cli.ipynb #ae02de04
+# %% ../nbs/cli.ipynb #00d7d76a
 OK, FAILED, USAGE, SOME_FAILED, STOPPED = 0, 1, 2, 3, 130
 
-# %% ../nbs/cli.ipynb #f4566503
+# %% ../nbs/cli.ipynb #78c96379
 def _table(path, need=('id','path'), sex=None): # a CSV, a folder of films, or one film -> manifest
     from boneage import core
     p = Path(path)
@@ -36,7 +36,7 @@ def _say_errors(df, col, n=10): # print the rows that failed; the exit code
 
 def _pace(n, t0): return f'{time.time()-t0:.1f} s' + (f', {(time.time()-t0)/n:.2f} s a film' if n else '')
 
-# %% ../nbs/cli.ipynb #15f8bc2a
+# %% ../nbs/cli.ipynb #64fe6945
 def rsna(
     folder:str, # Folder with the RSNA files in any layout, or where --download shall put them
     out:str='data/rsna/films.csv', # Table to write
@@ -49,7 +49,7 @@ def rsna(
     core.write_manifest(df, out)
     print(f'{out}: {len(df)} films')
 
-# %% ../nbs/cli.ipynb #3d304545
+# %% ../nbs/cli.ipynb #347e42fd
 def segment(
     films:str, # Table with id and path, or a folder of films
     out:str='work', # Workspace folder: masks/ and segmented.csv
@@ -70,7 +70,7 @@ def segment(
     _say_errors(df, 'seg_error')
     return SOME_FAILED if n.get('error', 0) else OK
 
-# %% ../nbs/cli.ipynb #8df0886d
+# %% ../nbs/cli.ipynb #7be6e166
 def crop(
     table:str, # segmented.csv
     out:str=None, # Workspace folder: crops/ and cropped.csv; without it the table's folder
@@ -94,7 +94,7 @@ def crop(
     failed = df.crop_error.notna() & (df.get('seg_status', 'ok') == 'ok')
     return SOME_FAILED if failed.any() else OK
 
-# %% ../nbs/cli.ipynb #c8f9b702
+# %% ../nbs/cli.ipynb #ec686d4b
 def qc(
     table:str, # cropped.csv
     out:str=None, # Workspace folder: qc.csv and qc.html; without it the table's folder
@@ -117,7 +117,7 @@ def qc(
         core.write_manifest(kept, out/'kept.csv')
         print(f"{out/'kept.csv'}: {len(kept)} of {len(df)} films stay")
 
-# %% ../nbs/cli.ipynb #fd5256b3
+# %% ../nbs/cli.ipynb #1bcf104f
 def train(
     table:str, # cropped.csv or kept.csv, with sex and age_months
     out:str='work/model', # Folder for checkpoint, curves, the released model and predictions.csv on the held-out films
@@ -145,7 +145,7 @@ def train(
     print(f"{run.release}: {len(run.valid)} held-out films in {Path(out)/'predictions.csv'}")
     return OK
 
-# %% ../nbs/cli.ipynb #e9712855
+# %% ../nbs/cli.ipynb #f4decf87
 def evaluate(
     table:str, # Table with id, age_months, pred_months and, if known, sex, pred_low, pred_high, model
     out:str=None, # HTML file; without it report.html beside the table
@@ -160,7 +160,7 @@ def evaluate(
     print(out)
     return OK
 
-# %% ../nbs/cli.ipynb #c20250f2
+# %% ../nbs/cli.ipynb #c3b5c690
 def predict(
     *films:str, # Films, a folder of films, or a table with id, path and sex
     sex:str=None, # F or M, where table and DICOM header don't say
@@ -182,7 +182,7 @@ def predict(
     print(f'{out}: {df.pred_months.notna().sum()} of {len(df)} films read')
     return SOME_FAILED if _say_errors(df, 'pred_error') else OK
 
-# %% ../nbs/cli.ipynb #40d0190d
+# %% ../nbs/cli.ipynb #82b321e0
 def _predict_one(predictor, film, sex, picture):
     from boneage import core
     if sex is None and core.is_dicom(film): sex = core.dicom_row(film)['sex']
@@ -191,7 +191,7 @@ def _predict_one(predictor, film, sex, picture):
     if picture: Path(picture).write_bytes(reading._repr_png_())
     return OK if reading.ok else SOME_FAILED
 
-# %% ../nbs/cli.ipynb #4f69e44f
+# %% ../nbs/cli.ipynb #225bd1fd
 def demo(
     out:str='data/demo', # Folder for everything it makes
     films:int=96, # Synthetic films to draw
@@ -214,7 +214,7 @@ def demo(
     print(f"Open {out/'report.html'}, and {out/'work'/'qc.html'} for the flags. Took {(time.time()-t0)/60:.1f} min.")
     return OK
 
-# %% ../nbs/cli.ipynb #c8ed8bc4
+# %% ../nbs/cli.ipynb #5d8e8bfd
 def _demo_films(out, n, seed, jobs): # synthetic films with a train / valid / test split
     from boneage import core, phantom
     return core.write_manifest(phantom.phantom_df(n, out/'films', seed, n_jobs=jobs), out/'films.csv')
@@ -226,14 +226,14 @@ def _demo_report(out): # predictions on the test films and their report -> MAE o
     core.write_manifest(t.predict_df(test, out/'model'/'demo'), out/'predictions.csv')
     ev = e.evaluate_df(core.read_table(out/'predictions.csv'), seen)
     e.report_html(ev, out/'report.html', 'Bone age demo on synthetic films', source='synthetic phantoms, drawn by boneage.phantom')
-    return ev.mae, float((test.age_months - seen.age_months.mean()).abs().mean())
+    return ev['mae'].value, float((test.age_months - seen.age_months.mean()).abs().mean())
 
 def _demo_reading(out, table): # one film as `boneage predict` reads it
     from boneage import core, predict as p
     row = core.read_manifest(table).query('split == "test"').iloc[0]
     return _predict_one(p.BoneAgePredictor(out/'model'/'demo'), row.path, row.sex, out/'reading.png')
 
-# %% ../nbs/cli.ipynb #eb7c30ee
+# %% ../nbs/cli.ipynb #63a2aded
 COMMANDS = {f.__name__: f for f in (demo, rsna, segment, crop, qc, train, evaluate, predict)}
 
 def _version():
@@ -245,7 +245,7 @@ def overview()->str: # Text
     rows = '\n'.join(f'  {k:10}{f.__doc__}' for k, f in COMMANDS.items())
     return f'{_version()}: bone age from left-hand radiographs. Research use only, not a medical device.\n\nboneage COMMAND --help\n\n{rows}'
 
-# %% ../nbs/cli.ipynb #aae730f2
+# %% ../nbs/cli.ipynb #a35d745d
 def main(
     argv:list|None=None # Words of the command line; None: those the program was started with
 )->int: # Exit code
@@ -263,7 +263,7 @@ def _complain(text, code, command=''):
     print(f'boneage{command and " "+command}: {text}', file=sys.stderr)
     return code
 
-# %% ../nbs/cli.ipynb #0acd36c2
+# %% ../nbs/cli.ipynb #e4cc6cd9
 def _run(fn, args): # call a command; its exit code
     name, many = fn.__name__, args.pop('films', ()) if fn is predict else ()
     try: return fn(*many, **args) or OK

@@ -9,17 +9,17 @@ __all__ = ['WORK_SIZE', 'surround_value', 'remove_background', 'stretch_contrast
            'CropFrame', 'paste_crop', 'palm_circle', 'hand_trunk', 'forearm_axis', 'Wrist', 'width_profile',
            'find_wrist', 'show_wrist', 'trim_forearm', 'Crop', 'crop_film', 'box2str', 'str2box', 'crop_df']
 
-# %% ../nbs/01_cropping.ipynb #16c53174
+# %% ../nbs/01_cropping.ipynb #8e35a034
 "Background removal, cropping to the hand, forearm trimming, square padding, resizing, and the inverse map to the film."
 
-# %% ../nbs/01_cropping.ipynb #a86f674c
+# %% ../nbs/01_cropping.ipynb #8d604c77
 import cv2, numpy as np
 from dataclasses import dataclass, field
 from pathlib import Path
 from functools import partial
 from .core import FilmError, ManifestError, load_film, read_mask, run_rows, stem, thumbnail_png, write_png
 
-# %% ../nbs/01_cropping.ipynb #92bcbefc
+# %% ../nbs/01_cropping.ipynb #6c33fd89
 def surround_value(
     pixels, # uint8, film HxW, bone bright
     mask, # bool, hand HxW
@@ -30,7 +30,7 @@ def surround_value(
     ring = (far > 0) & (far <= max(1, reach*max(mask.shape)))
     return int(np.median(pixels[ring])) if ring.any() else 0
 
-# %% ../nbs/01_cropping.ipynb #beb769ee
+# %% ../nbs/01_cropping.ipynb #b23d21ef
 def _check_mask(pixels, mask):
     mask = np.asarray(mask).astype(bool)
     if mask.shape != pixels.shape[:2]:
@@ -53,7 +53,7 @@ def remove_background(
     keep = np.clip(1 - far/(soft+1), 0, 1)
     return np.where(mask, pixels, np.rint(keep*pixels + (1-keep)*fill).astype(np.uint8))
 
-# %% ../nbs/01_cropping.ipynb #d738950b
+# %% ../nbs/01_cropping.ipynb #3e928e38
 def stretch_contrast(
     pixels, # uint8, film HxW
     mask=None, # bool, pixels that set the range, HxW; None: all
@@ -66,7 +66,7 @@ def stretch_contrast(
     if hi <= lo: return pixels.copy()
     return np.rint(np.clip((np.arange(256) - lo)*255/(hi-lo), 0, 255)).astype(np.uint8)[pixels]
 
-# %% ../nbs/01_cropping.ipynb #8e8debb5
+# %% ../nbs/01_cropping.ipynb #31248da3
 def hand_box(
     mask, # bool, hand HxW
     margin=0.0, # float >= 0, room on every side, fraction of the longer side
@@ -79,7 +79,7 @@ def hand_box(
     m = round(margin*max(y1-y0+1, x1-x0+1))
     return int(max(0, y0-m)), int(max(0, x0-m)), int(min(h, y1+1+m)), int(min(w, x1+1+m))
 
-# %% ../nbs/01_cropping.ipynb #0ab3bd6c
+# %% ../nbs/01_cropping.ipynb #f2a34965
 def pad_square(
     img, # HxW array of any type
     fill=0, # value of the new pixels
@@ -90,7 +90,7 @@ def pad_square(
     t, l = (side-h)//2, (side-w)//2
     return np.pad(img, ((t, side-h-t), (l, side-w-l)), constant_values=fill)
 
-# %% ../nbs/01_cropping.ipynb #0b6c6429
+# %% ../nbs/01_cropping.ipynb #3f6349bf
 def resize_to(
     img, # uint8 or bool, SxS
     size, # int, pixels of the new side
@@ -103,7 +103,7 @@ def _resize(img, size, growing):
     if img.shape[:2] == (size, size): return img.copy()
     return cv2.resize(img, (size, size), interpolation=cv2.INTER_AREA if size < img.shape[0] else growing)
 
-# %% ../nbs/01_cropping.ipynb #801e5364
+# %% ../nbs/01_cropping.ipynb #a7bab0e4
 @dataclass(frozen=True)
 class CropFrame:
     "The map between a film and its square crop. Points are (y, x), whole numbers at pixel centres."
@@ -127,7 +127,7 @@ class CropFrame:
         "Crop points in the film's coordinates."
         return (np.asarray(points, float) + 0.5)/self.scale - 0.5 + self.origin
 
-# %% ../nbs/01_cropping.ipynb #e031d451
+# %% ../nbs/01_cropping.ipynb #2e91c22f
 def paste_crop(
     frame, # CropFrame, or Crop
     img, # SxS array in the crop's frame: uint8, bool or float
@@ -143,7 +143,7 @@ def paste_crop(
     if dtype == bool: return out >= 0.5
     return np.rint(out).astype(dtype) if np.issubdtype(dtype, np.integer) else out.astype(dtype)
 
-# %% ../nbs/01_cropping.ipynb #c49d4cb7
+# %% ../nbs/01_cropping.ipynb #8b756120
 def palm_circle(
     mask, # bool, HxW
     where=None, # bool, HxW, centres allowed; None: anywhere
@@ -164,7 +164,7 @@ def hand_trunk(
     n, lab = cv2.connectedComponents((reach[1:-1, 1:-1] & mask).astype(np.uint8))
     return lab == 1 + np.argmax(np.bincount(lab.ravel(), minlength=2)[1:]) if n > 1 else mask.copy()
 
-# %% ../nbs/01_cropping.ipynb #5a74a134
+# %% ../nbs/01_cropping.ipynb #1f57b3e5
 def _points(mask): return np.argwhere(mask).astype(float)
 
 def forearm_axis(
@@ -181,7 +181,7 @@ def forearm_axis(
     main = vec[:, 1]*np.sign(vec[:, 1] @ away)
     return main if val[1] > 1.7*val[0] and main @ away > 0.7 else away
 
-# %% ../nbs/01_cropping.ipynb #bd9a6b7c
+# %% ../nbs/01_cropping.ipynb #0a6d162e
 @dataclass
 class Wrist:
     "Where a hand ends: found or not, and why not."
@@ -213,7 +213,7 @@ def width_profile(
     g = np.exp(-np.arange(-k, k+1)**2/(2*smooth**2))
     return np.arange(t.min(), t.max()+1), np.convolve(np.pad(width, k, mode='edge'), g/g.sum(), 'valid')
 
-# %% ../nbs/01_cropping.ipynb #17dcaf11
+# %% ../nbs/01_cropping.ipynb #f7147a50
 WORK_SIZE = 256 # the wrist is sought on a mask of this longer side: fast, and the same for every film size
 
 def find_wrist(
@@ -235,7 +235,7 @@ def find_wrist(
     if at is None: return Wrist(False, 'no narrowing below the palm: no forearm on the film, or none that can be told apart', **found)
     return Wrist(True, distance=at*f, **found)
 
-# %% ../nbs/01_cropping.ipynb #acadf4f5
+# %% ../nbs/01_cropping.ipynb #7e66aac6
 def _palm_near_fingers(mask, trunk, axis, r):
     "The palm circle within 2.5 radii of the trunk's finger end."
     along = np.tensordot(np.array(axis), np.indices(mask.shape), 1)
@@ -248,7 +248,7 @@ def _stops_narrowing(t, width, r):
     ok &= t < t.max() - 0.3*r
     return float(t[ok.argmax()]) if ok.any() else None
 
-# %% ../nbs/01_cropping.ipynb #d72a8e8e
+# %% ../nbs/01_cropping.ipynb #bd12c534
 def show_wrist(
     pixels, # uint8, film HxW
     wrist, # Wrist
@@ -268,7 +268,7 @@ def show_wrist(
     ax.add_patch(plt.Circle(c[::-1], r, fill=False, color='C0'))
     return ax
 
-# %% ../nbs/01_cropping.ipynb #e4327be5
+# %% ../nbs/01_cropping.ipynb #6e438cc4
 def trim_forearm(
     mask, # bool, hand HxW
     keep=0.5, # float, forearm to keep below the wrist, palm widths
@@ -282,7 +282,7 @@ def trim_forearm(
     along = (ys-cy)*wrist.axis[0] + (xs-cx)*wrist.axis[1]
     return mask & (along <= wrist.distance + keep*wrist.palm_width)
 
-# %% ../nbs/01_cropping.ipynb #1933458f
+# %% ../nbs/01_cropping.ipynb #18b4573d
 @dataclass(frozen=True)
 class Crop(CropFrame):
     "A square crop of one hand, its mask, and the map to the film."
@@ -290,7 +290,7 @@ class Crop(CropFrame):
     mask: np.ndarray = field(default=None, repr=False) # bool SxS
     def _repr_png_(self): return thumbnail_png(self.pixels)
 
-# %% ../nbs/01_cropping.ipynb #6829b41a
+# %% ../nbs/01_cropping.ipynb #4a6d6345
 def crop_film(
     pixels, # uint8, film HxW, bone bright
     mask, # bool, hand HxW
@@ -312,7 +312,7 @@ def crop_film(
     if background is not None: cut = remove_background(cut, msk, fill, soft=soft*max(cut.shape))
     return Crop(box, size, resize_to(pad_square(cut, fill), size), resize_to(pad_square(msk), size))
 
-# %% ../nbs/01_cropping.ipynb #5f5acef1
+# %% ../nbs/01_cropping.ipynb #80ad1ab3
 def box2str(box): return ','.join(str(int(v)) for v in box) # (y0, x0, y1, x1) -> '1,2,3,4', as the CSV holds it
 
 def str2box(text): # '1,2,3,4' -> (1, 2, 3, 4)
@@ -321,7 +321,7 @@ def str2box(text): # '1,2,3,4' -> (1, 2, 3, 4)
     if len(box) != 4: raise ValueError(f"crop_box is {text!r}: expected four whole numbers y0,x0,y1,x1")
     return box
 
-# %% ../nbs/01_cropping.ipynb #a7cb4ec4
+# %% ../nbs/01_cropping.ipynb #29b94e1b
 def _text(v): return v if isinstance(v, str) else '' # an empty cell of a table is NaN
 
 def _mask_of(row, shape):
@@ -330,7 +330,7 @@ def _mask_of(row, shape):
     if not _text(row['mask_path']): raise FilmError('no mask_path: run the segmentation for this film first')
     return read_mask(row['mask_path'], shape)
 
-# %% ../nbs/01_cropping.ipynb #0b910c40
+# %% ../nbs/01_cropping.ipynb #d3c9482e
 def _crop_row(row, out, size, save_masks, kw):
     film = load_film(row)
     mask = _mask_of(row, film.shape)
@@ -341,7 +341,7 @@ def _crop_row(row, out, size, save_masks, kw):
     for path, img in files.values(): write_png(path, img)
     return {**{c: str(path) for c, (path, _) in files.items()}, 'crop_box': box2str(crop.box)}
 
-# %% ../nbs/01_cropping.ipynb #93a7f168
+# %% ../nbs/01_cropping.ipynb #2df35023
 def crop_df(
     df, # DataFrame with id, path, mask_path (and seg_status, aspect where known)
     out, # folder: crops go to out/crops
@@ -353,7 +353,7 @@ def crop_df(
     soft=0.0, # float, see `crop_film`
     contrast=(1, 99.5), # percentiles or None, see `crop_film`
     save_masks=False, # bool, also write out/crop_masks and the column crop_mask_path
-    n_jobs=1, # int, processes; -1 for all cores
+    n_jobs=None, # int, processes; -1 for all cores; None follows joblib.parallel_config, else one
     redo=False, # bool, crop again what is already there
 ): # DataFrame with crop_path, crop_box, crop_error added
     "Crop every film of a manifest, with resume; a row that fails says why."

@@ -9,10 +9,10 @@ __all__ = ['DIALECTS', 'BOOLEAN', 'TEST_IDS', 'SIX_RATERS', 'RSNA_URL', 'ARCHIVE
            'merge_labels', 'rsna_manifest', 'missing_df', 'refuse_test', 'truth_checksum', 'truth_name', 'check_space',
            'fetch', 'record_checksum', 'unpack', 'download_rsna']
 
-# %% ../nbs/rsna.ipynb #9b4641e2
+# %% ../nbs/rsna.ipynb #428d477c
 "The RSNA 2017 bone age films: every known layout and label dialect, download with resume, and the guarded test set."
 
-# %% ../nbs/rsna.ipynb #b24224d6
+# %% ../nbs/rsna.ipynb #93b2b2da
 import csv, hashlib, os, re, shutil, zipfile
 import numpy as np, pandas as pd
 from collections import Counter
@@ -20,7 +20,7 @@ from pathlib import Path
 from urllib.parse import unquote_plus
 from .core import FILM_ENDINGS, AGE_RANGE, ManifestError, atomic_path, to_sex
 
-# %% ../nbs/rsna.ipynb #9475152f
+# %% ../nbs/rsna.ipynb #460c6916
 DIALECTS = dict( # column name, lower case, letters only -> (our column, part of the challenge)
     id=('id', 'train'), imageid=('id', 'valid'), caseid=('id', 'test'),
     male=('sex', None), sex=('sex', None), boneage=('age_months', None), boneagemonths=('age_months', None),
@@ -28,7 +28,7 @@ DIALECTS = dict( # column name, lower case, letters only -> (our column, part of
 
 BOOLEAN = {'true': 'M', '1': 'M', '1.0': 'M', 'false': 'F', '0': 'F', '0.0': 'F'} # RSNA's column `male`
 
-# %% ../nbs/rsna.ipynb #a13c3ad8
+# %% ../nbs/rsna.ipynb #ab2ca4bf
 def part_of(
     name, # file or folder name
 ): # 'train', 'valid', 'test' or None
@@ -41,7 +41,7 @@ def _letters(text): return re.sub('[^a-z]', '', str(text).lower())
 def _plain_id(text): # '01377' and '1377.0' -> '1377'
     return text if pd.isna(text) else re.sub(r'^0*(\d+)(\.0+)?$', r'\1', str(text).strip())
 
-# %% ../nbs/rsna.ipynb #0853fab8
+# %% ../nbs/rsna.ipynb #a02c130c
 def _read_table(path):
     if path.suffix.lower() == '.xlsx': return _read_sheet(path)
     if not os.path.getsize(path): return pd.DataFrame()
@@ -54,7 +54,7 @@ def _read_sheet(path):
     except ImportError as e: raise ImportError(f'{path}: a spreadsheet needs openpyxl: pip install openpyxl, or save it as CSV and remove the .xlsx') from e
     except (zipfile.BadZipFile, ValueError, KeyError) as e: raise ManifestError([f'not readable as a spreadsheet ({e}); save it as CSV'], str(path)) from None
 
-# %% ../nbs/rsna.ipynb #768af170
+# %% ../nbs/rsna.ipynb #b0963868
 def read_labels(
     path, # CSV or XLSX file
 ): # DataFrame id, sex, age_months (text as found), split, origin; None if the columns are not RSNA's
@@ -69,7 +69,7 @@ def read_labels(
     part = part_of(path.stem) or next(s for o, s in known.values() if o == 'id')
     return df.assign(id=[_plain_id(i) for i in df.id], split=part, origin=[f'{path.name} line {i+2}' for i in range(len(df))])
 
-# %% ../nbs/rsna.ipynb #9047b37d
+# %% ../nbs/rsna.ipynb #c7155fae
 TEST_IDS = range(4360, 4560) # the 200 films of the official test set
 
 def _age(text, at): # months or NaN, and the problem if there is one
@@ -94,7 +94,7 @@ def check_labels(
     split = ['test' if str(i).isdigit() and int(i) in TEST_IDS else s for i, s in zip(df.id, df.split)]
     return df.assign(sex=pd.Series([s for s, _ in sexes], df.index, object), age_months=[a for a, _ in ages], split=split), problems
 
-# %% ../nbs/rsna.ipynb #629283d1
+# %% ../nbs/rsna.ipynb #39279c01
 def merge_labels(
     tables, # list of DataFrames from `read_labels`
 ): # (DataFrame with one row per id, list of problems)
@@ -107,7 +107,7 @@ def merge_labels(
              if len(g) > 1 and df.loc[g, 'table'].nunique() > 1 and df.loc[g, c].nunique() > 1]
     return by_id[['sex', 'age_months', 'split']].first().reset_index(), doubled + wrong + clash
 
-# %% ../nbs/rsna.ipynb #218eebac
+# %% ../nbs/rsna.ipynb #5cd7ca3c
 def _files(folder): # all files below, hidden ones and macOS leftovers aside, sorted
     found = []
     for root, dirs, names in os.walk(folder):
@@ -125,7 +125,7 @@ def _aspects(files): # id -> width/height from `original_sizes.csv`, for films t
     sizes = [pd.read_csv(p, dtype={'id': str}) for p in files if p.name == 'original_sizes.csv']
     return {_plain_id(i): w/h for s in sizes for i, w, h in zip(s.id, s.width, s.height)}
 
-# %% ../nbs/rsna.ipynb #760cc06f
+# %% ../nbs/rsna.ipynb #893d8681
 def rsna_manifest(
     folder, # folder that holds films and label files, at any depth
     *,
@@ -146,7 +146,7 @@ def _no_labels(folder, sheets):
     return (f'{folder}: no RSNA labels in or below this folder; expected a CSV with columns like `id,boneage,male`, '
             f'`Image ID,male,Bone Age (months)` or `Case ID,Sex`; found {found}')
 
-# %% ../nbs/rsna.ipynb #7782f158
+# %% ../nbs/rsna.ipynb #25b9d514
 def _join_films(df, films, aspects, folder, verbose):
     missing = [i for i in df.id if i not in films]
     labelled = set(df.id)
@@ -161,7 +161,7 @@ def _join_films(df, films, aspects, folder, verbose):
     if verbose: print(df.attrs['summary'])
     return df
 
-# %% ../nbs/rsna.ipynb #1bef4113
+# %% ../nbs/rsna.ipynb #540abe80
 def _some(ids, n=10): return ', '.join(map(str, ids[:n])) + (f' ... ({len(ids)} in all)' if len(ids) > n else '')
 
 def _summary(df):
@@ -172,7 +172,7 @@ def _summary(df):
              'films without a bone age': no_age, 'films without a sex': df.id[df.sex.isna()].tolist()}
     return '\n'.join([head] + [f'{len(v)} {k}: {_some(v)}' for k, v in lists.items() if v])
 
-# %% ../nbs/rsna.ipynb #14c5e938
+# %% ../nbs/rsna.ipynb #9c6d9272
 def missing_df(
     df, # DataFrame from `rsna_manifest`
 ): # DataFrame id, problem, path
@@ -182,7 +182,7 @@ def missing_df(
     rows += [(i, 'film stored more than once', df.path[df.id == i].iloc[0]) for i in df.attrs['doubled']]
     return pd.DataFrame(rows, columns=['id', 'problem', 'path'])
 
-# %% ../nbs/rsna.ipynb #3ba6ad12
+# %% ../nbs/rsna.ipynb #e7acadaf
 def refuse_test(
     df, # DataFrame about to be trained on
 ): # the same DataFrame
@@ -195,7 +195,7 @@ def refuse_test(
     raise ValueError(f"{test.sum()} film(s) of the official RSNA test set are among the training rows: ids {_some(df['id'][test].tolist())}; "
                      "train on split 'train', choose on 'valid', and use 'test' once, for the final number")
 
-# %% ../nbs/rsna.ipynb #d5d59b5e
+# %% ../nbs/rsna.ipynb #a0ebff60
 SIX_RATERS = '6804a6b6e661fe7d64adc12b21a31f85ab10ba68bf5e077b826af419bf8f6441' # SHA-256 of the six-rater means
 
 def truth_checksum(
@@ -214,7 +214,7 @@ def truth_name(
     sha = truth_checksum(df)
     return 'six-rater weighted means' if sha == SIX_RATERS else f'other version (SHA-256 {sha})'
 
-# %% ../nbs/rsna.ipynb #ae45b293
+# %% ../nbs/rsna.ipynb #b208db9b
 RSNA_URL = 'https://s3.amazonaws.com/east1.public.rsna.org/AI/2017/'
 ARCHIVES = dict( # part -> archive: bytes, roughly
     train={'Bone+Age+Training+Set.zip': 9_600_000_000, 'Bone+Age+Training+Set+Annotations.zip': 1_000_000},
@@ -228,7 +228,7 @@ def check_space(
     free = shutil.disk_usage(folder).free
     if free < need: raise OSError(f'{folder}: {need/1e9:.1f} GB needed, {free/1e9:.1f} GB free; make room or choose another folder')
 
-# %% ../nbs/rsna.ipynb #148a28d7
+# %% ../nbs/rsna.ipynb #83631373
 def fetch(
     url, # address
     path, # file to write
@@ -249,7 +249,7 @@ def fetch(
     tag.unlink(missing_ok=True)
     return path
 
-# %% ../nbs/rsna.ipynb #acd35125
+# %% ../nbs/rsna.ipynb #5de9d1fd
 def _fetch_part(requests, url, part, tag, timeout):
     from tqdm.auto import tqdm
     have = part.stat().st_size if part.exists() and tag.exists() else 0
@@ -265,7 +265,7 @@ def _fetch_part(requests, url, part, tag, timeout):
             for chunk in r.iter_content(1 << 16): bar.update(f.write(chunk))
     if total > have and part.stat().st_size != total: raise requests.ConnectionError(f'{part.stat().st_size} of {total} bytes came')
 
-# %% ../nbs/rsna.ipynb #8b50519b
+# %% ../nbs/rsna.ipynb #81b831ba
 def record_checksum(
     path, # file
 ) -> str: # SHA-256, hexadecimal
@@ -277,7 +277,7 @@ def record_checksum(
     with atomic_path(sums) as tmp: tmp.write_text(''.join(f'{v}  {k}\n' for k, v in {**old, path.name: sha}.items()))
     return sha
 
-# %% ../nbs/rsna.ipynb #b4f45d5f
+# %% ../nbs/rsna.ipynb #bc9cd25a
 def unpack(
     path, # zip file
     folder, # where to
@@ -302,7 +302,7 @@ def _unpack_one(z, o, to):
     to.unlink()
     done.touch()
 
-# %% ../nbs/rsna.ipynb #3c7183ac
+# %% ../nbs/rsna.ipynb #4c358301
 def download_rsna(
     folder, # folder for archives and films
     parts=('train', 'valid'), # parts of `ARCHIVES`

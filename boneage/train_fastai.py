@@ -16,13 +16,13 @@ __all__ = ['SEX2NUM', 'AUGMENTS', 'GREY', 'ARCHS', 'LEVEL', 'MIN_BAND', 'MIN_SEX
            'learner_card', 'save_release', 'load_release', 'read_card', 'load_exported', 'pretrained_names',
            'from_pretrained', 'predict_df', 'Trained', 'train_df']
 
-# %% ../nbs/03_train_fastai.ipynb #b8e33667
+# %% ../nbs/03_train_fastai.ipynb #59699885
 """Trains a bone age model from a table of crops: data, network, resumable training, intervals, and a release without pickle."""
 
-# %% ../nbs/03_train_fastai.ipynb #623f20ac
+# %% ../nbs/03_train_fastai.ipynb #55550b3d
 from fastai.vision.all import *
 
-# %% ../nbs/03_train_fastai.ipynb #f2e1bfd5
+# %% ../nbs/03_train_fastai.ipynb #7ee946e6
 import hashlib, importlib.metadata, json, math, platform, time, warnings
 from dataclasses import dataclass
 from datetime import date as Date
@@ -33,11 +33,11 @@ from .cropping import resize_to
 from .evaluate import AGE_BANDS, age_band, mean_ci
 from .rsna import refuse_test
 
-# %% ../nbs/03_train_fastai.ipynb #5ae16a13
+# %% ../nbs/03_train_fastai.ipynb #d1068e6a
 def _left_out(df):
     "Why each row can not be trained on; '' if it can"
     crop = df.crop_path.astype(object).where(df.crop_path.notna(), '')
-    error = df.get('crop_error', pd.Series('', df.index)).fillna('').astype(str)
+    error = df.get('crop_error', pd.Series('', df.index)).astype(object).fillna('').astype(str)
     why = pd.Series(np.where(crop == '', 'no crop' + error.where(error == '', ': ' + error), ''), df.index)
     return why.mask(df.qc.eq('reject'), 'rejected in review') if 'qc' in df else why
 
@@ -51,9 +51,9 @@ def training_rows(
     if df.empty: raise ManifestError(['every row has split "test": training needs "train" and "valid" rows'], 'training table')
     check_manifest(refuse_test(df), ('id', 'sex', 'age_months'), 'training table')
     why = _left_out(df)
-    return df[why == ''].reset_index(drop=True), df[why != ''].assign(why=why)
+    return df[why == ''].reset_index(drop=True), df.assign(why=why)[why != '']
 
-# %% ../nbs/03_train_fastai.ipynb #26682010
+# %% ../nbs/03_train_fastai.ipynb #9ff76e39
 def _patients(df): # the patient of each row; a film without one is its own patient
     own = 'film ' + df['id'].astype(str)
     return own if 'patient_id' not in df else own.where(df.patient_id.isna(), 'patient ' + df.patient_id.astype(str))
@@ -72,7 +72,7 @@ def split_df(
     held = set(who.index[np.diff(steps) > 0])
     return df.assign(split=np.where(_patients(df).isin(held), 'valid', 'train'))
 
-# %% ../nbs/03_train_fastai.ipynb #da4d034b
+# %% ../nbs/03_train_fastai.ipynb #a7b80bb5
 def with_split(
     df:pd.DataFrame, # rows of `training_rows`
     valid_pct:float=.2, # share held out if the table brings no validation rows
@@ -88,7 +88,7 @@ def with_split(
     if problems: raise ManifestError(problems, 'split')
     return df
 
-# %% ../nbs/03_train_fastai.ipynb #4685ea9f
+# %% ../nbs/03_train_fastai.ipynb #7dc1c70e
 def fit_crop(
     pixels:np.ndarray, # uint8 SxS, a crop
     size:int, # side of the network's input, px
@@ -109,7 +109,7 @@ def read_crop(
     try: return fit_crop(img, size)
     except FilmError as e: raise FilmError(f'{path}: {e}') from None
 
-# %% ../nbs/03_train_fastai.ipynb #4374ce07
+# %% ../nbs/03_train_fastai.ipynb #31407fe3
 def _decode(path, size):
     try: return read_crop(path, size)
     except FilmError as e: return str(e)
@@ -132,7 +132,7 @@ def load_crops(
     with atomic_path(file) as tmp: np.save(tmp, np.stack(imgs))
     return np.load(file, mmap_mode='r')
 
-# %% ../nbs/03_train_fastai.ipynb #2b808405
+# %% ../nbs/03_train_fastai.ipynb #54796461
 SEX2NUM = dict(F=-1., M=1.)   # symmetric, so that neither sex is the one without a signal
 
 def sex2num(
@@ -148,7 +148,7 @@ class FilmReader(Transform):
     def encodes(self, path): return TensorImageBW(torch.from_numpy(self.pixels(path).copy())[None])
     def __getstate__(self): return self.__dict__ | dict(films={})
 
-# %% ../nbs/03_train_fastai.ipynb #2488c3b9
+# %% ../nbs/03_train_fastai.ipynb #3de180fa
 def film_block(
     size:int, # side of the network's input, px
     films:dict|None=None, # path -> decoded crop; None reads files
@@ -160,7 +160,7 @@ def sex_block()->TransformBlock:
     "The block of sexes."
     return TransformBlock(type_tfms=sex2num)
 
-# %% ../nbs/03_train_fastai.ipynb #1abb6136
+# %% ../nbs/03_train_fastai.ipynb #4636d8af
 class FilmDL(TfmdDL):
     "A loader that gathers a batch of films at once."
     def create_item(self, i): return i or 0
@@ -172,7 +172,7 @@ class FilmDL(TfmdDL):
         sex = tensor([SEX2NUM[to_sex(s)] for s in items.sex])
         return (imgs, sex, tensor(items.age_months.to_numpy(np.float32))) if len(ds.tls) > 2 else (imgs, sex)
 
-# %% ../nbs/03_train_fastai.ipynb #74ed3170
+# %% ../nbs/03_train_fastai.ipynb #2f133614
 def warp_films(
     x:Tensor, # float N x 1 x S x S
     degrees:Tensor, # (N,) turn
@@ -187,7 +187,7 @@ def warp_films(
     rows = torch.stack([a.cos()*s*mirror, -a.sin()*s, -2*shift[:, 0], a.sin()*s*mirror, a.cos()*s, -2*shift[:, 1]], 1)
     return F.grid_sample(x, F.affine_grid(rows.view(-1, 2, 3).to(x), list(x.shape), align_corners=False), align_corners=False)
 
-# %% ../nbs/03_train_fastai.ipynb #d85b5a13
+# %% ../nbs/03_train_fastai.ipynb #a4d0f89e
 def tone_films(
     x:Tensor, # float N x 1 x S x S, 0 to 1
     gain:Tensor, # (N,) brightness factor
@@ -211,7 +211,7 @@ class FilmAugment(RandTransform):
         y = tone_films(y, 1 + draw(self.tone), 1 + draw(self.tone), gamma=1 + draw(self.gamma))
         return TensorImageBW(y)
 
-# %% ../nbs/03_train_fastai.ipynb #edeb236d
+# %% ../nbs/03_train_fastai.ipynb #ad5bef43
 AUGMENTS = dict(light=FilmAugment, none=None)
 
 def _pick(choices, name, what): # a named choice, or an error that lists them
@@ -239,7 +239,7 @@ def bone_age_dls(
 def split_by_column(df): # row numbers of train and valid
     return [np.flatnonzero(df.split == s).tolist() for s in ('train', 'valid')]
 
-# %% ../nbs/03_train_fastai.ipynb #a0448bf5
+# %% ../nbs/03_train_fastai.ipynb #8605a9f4
 GREY = .449, .226   # mean and sd of the ImageNet channels, averaged over red, green and blue
 
 def tiny_body(n_in=1, width=16):
@@ -260,7 +260,7 @@ def make_body(
     if state is not None: net.load_state_dict(state)
     return create_body(net, n_in=1, pretrained=state is not None)
 
-# %% ../nbs/03_train_fastai.ipynb #41011998
+# %% ../nbs/03_train_fastai.ipynb #458916c9
 class BoneAgeNet(nn.Module):
     "Film and sex to months."
     def __init__(self, arch='resnet50', mean=127., sd=41., *, state=None, sex_features=32, hidden=128, drop=.2):
@@ -280,7 +280,7 @@ class BoneAgeNet(nn.Module):
         return self.head(both)[:, 0].float()*self.age_sd + self.age_mean
     def forward(self, film, sex): return self.read(self.features(film), sex)
 
-# %% ../nbs/03_train_fastai.ipynb #8ffba428
+# %% ../nbs/03_train_fastai.ipynb #30641d93
 def imagenet_file(
     arch:str, # torchvision name
 )->tuple: # URL, file in torch's cache
@@ -307,7 +307,7 @@ def imagenet_state(
     if not sha.startswith(want): raise ValueError(f'{file}: damaged (SHA-256 {sha[:8]}..., expected {want}...); delete it and try again')
     return torch.load(file, weights_only=True)
 
-# %% ../nbs/03_train_fastai.ipynb #aa0f6207
+# %% ../nbs/03_train_fastai.ipynb #e1068e0d
 def start_state(
     arch:str, # name in `ARCHS`
     weights:str|Path|None='imagenet', # 'imagenet', None or 'none' for a random start, or a file with a torchvision state dict
@@ -321,7 +321,7 @@ def start_state(
     try: return load_tensors(Path(weights).read_bytes()) if str(weights).endswith('.safetensors') else torch.load(weights, weights_only=True)
     except Exception as e: raise ValueError(f'{weights}: not readable as weights ({type(e).__name__}); expected a torchvision state dict') from e
 
-# %% ../nbs/03_train_fastai.ipynb #122d7c73
+# %% ../nbs/03_train_fastai.ipynb #c303735d
 class MonthsLoss:
     "Smooth L1 of the error in standard deviations; takes months."
     def __init__(self, sd, reduction='mean'): store_attr()
@@ -334,12 +334,12 @@ def mae(
     "Mean absolute error."
     return (pred - months).abs().mean()
 
-# %% ../nbs/03_train_fastai.ipynb #83ceb8f0
+# %% ../nbs/03_train_fastai.ipynb #92b56447
 class BoneAgeLearner(Learner):
-    "A Learner that can go on at `start_epoch` and carries the facts of its training."
-    start_epoch = 0
+    "A Learner that can go on at `first_epoch` and carries the facts of its training."
+    first_epoch = 0
     def _do_fit(self):
-        for self.epoch in range(self.start_epoch, self.n_epoch): self._with_events(self._do_epoch, 'epoch', CancelEpochException)
+        for self.epoch in range(self.first_epoch, self.n_epoch): self._with_events(self._do_epoch, 'epoch', CancelEpochException)
 
 def body_and_head(net): # two parameter groups: a body that was trained before learns at half the rate
     return [params(net.body), params(net.sex) + params(net.head)]
@@ -363,7 +363,7 @@ def bone_age_learner(
     learn.facts = dict(arch=arch, weights=str(weights or 'none'), size=film_reader(dls).size, bs=dls.bs, seed=seed, data=data_facts(dls))
     return learn
 
-# %% ../nbs/03_train_fastai.ipynb #052ffc44
+# %% ../nbs/03_train_fastai.ipynb #20bb1c04
 def film_reader(
     dls:DataLoaders, # of `bone_age_dls`
 )->FilmReader:
@@ -385,7 +385,7 @@ def data_facts(
     return out | dict(sources=sorted(both.source.dropna().astype(str).unique().tolist()) if 'source' in both else [],
                       segmenters=sorted(both.segmenter.dropna().astype(str).unique().tolist()) if 'segmenter' in both else [])
 
-# %% ../nbs/03_train_fastai.ipynb #7678bed6
+# %% ../nbs/03_train_fastai.ipynb #d59d46d0
 class EpochSeed(Callback):
     "Seed every epoch from the run's seed and the epoch's number."
     order = -20
@@ -403,7 +403,7 @@ class KeepBest(SaveModelCallback):
     def _save(self, name):
         with atomic_path(self.path/self.learn.model_dir/f'{name}.pth') as tmp: torch.save(self.model.state_dict(), tmp)
 
-# %% ../nbs/03_train_fastai.ipynb #215df8de
+# %% ../nbs/03_train_fastai.ipynb #d70505d9
 def _plain(o): # to what torch.load(weights_only=True) reads back
     if isinstance(o, dict): return {k: _plain(v) for k, v in o.items()}
     if isinstance(o, (list, tuple, L)): return [_plain(v) for v in o]
@@ -427,7 +427,7 @@ def check_same_run(
     diff = [f'{k}: {old.get(k)!r} then, {v!r} now' for k, v in settings.items() if old.get(k) != v]
     if diff: raise ValueError(f'{file} belongs to another run ({"; ".join(diff)}); use the same settings, another folder, or resume=False to start again')
 
-# %% ../nbs/03_train_fastai.ipynb #441d26e8
+# %% ../nbs/03_train_fastai.ipynb #7f006f21
 class Checkpoint(Callback):
     "Write the whole training state after each epoch, and go on from it."
     order = 70
@@ -435,7 +435,7 @@ class Checkpoint(Callback):
     @property
     def file(self): return self.path/'checkpoint.pth'
     def before_fit(self):
-        self.learn.start_epoch, self.rows, self.seconds = 0, [], 0.
+        self.learn.first_epoch, self.rows, self.seconds = 0, [], 0.
         state = read_checkpoint(self.file) if self.resume else None
         if state: check_same_run(state, self.settings, self.file); self._load(state)
     def before_epoch(self): self.began = time.time()
@@ -446,9 +446,9 @@ class Checkpoint(Callback):
         write_csv(pd.DataFrame(self.rows), self.path/'history.csv')
         self._save()
         if self.log: self.log('epoch {epoch}/{n}  train {train_loss:.3f}  valid {valid_loss:.3f}  MAE {mae:.2f} months  {seconds:.1f} s'.format(n=self.n_epoch, **self.rows[-1]))
-    def after_fit(self): self.learn.history, self.learn.seconds, self.learn.start_epoch = pd.DataFrame(self.rows), self.seconds, 0
+    def after_fit(self): self.learn.history, self.learn.seconds, self.learn.first_epoch = pd.DataFrame(self.rows), self.seconds, 0
 
-# %% ../nbs/03_train_fastai.ipynb #18d7b5a5
+# %% ../nbs/03_train_fastai.ipynb #cb152e76
 @patch
 def _save(self:Checkpoint):
     rec, keep, opt = self.recorder, self.learn.keep_best, self.opt.state_dict()
@@ -463,12 +463,12 @@ def _load(self:Checkpoint, state):
     rec, dev = self.recorder, next(self.model.parameters()).device
     self.model.load_state_dict(state['model'])
     self.opt.load_state_dict(dict(hypers=L(state['opt'][0]), state=to_device(state['opt'][1], dev)))
-    self.rows, self.seconds, self.learn.start_epoch, self.learn.keep_best.best = state['rows'], state['seconds'], state['epoch'], state['best']
+    self.rows, self.seconds, self.learn.first_epoch, self.learn.keep_best.best = state['rows'], state['seconds'], state['epoch'], state['best']
     rec.smooth_loss.count, rec.smooth_loss.val = state['smooth']
     rec.lrs, rec.iters, rec.losses, rec.values = state['rec']
     if 'scaler' in state: self.learn.scaler.load_state_dict(state['scaler'])
 
-# %% ../nbs/03_train_fastai.ipynb #cb866940
+# %% ../nbs/03_train_fastai.ipynb #e3716684
 class CpuBF16(Callback):
     "bfloat16 on a CPU: fastai's `MixedPrecision` speaks to GPUs only."
     order = 10
@@ -488,7 +488,7 @@ def precision_cbs(
     if precision == 'bf16': return precision, [CpuBF16()]
     raise ValueError(f"precision is {precision!r} on a {torch.device(device).type}; choose 'auto', 'fp32' or 'bf16' ('fp16' needs a GPU)")
 
-# %% ../nbs/03_train_fastai.ipynb #b26dbd57
+# %% ../nbs/03_train_fastai.ipynb #39061950
 @patch
 def fit_months(self:BoneAgeLearner,
     epochs:int, # passes over the training films
@@ -517,7 +517,7 @@ def hardware(device)->str:
     if torch.device(device).type == 'cuda': return torch.cuda.get_device_name(device)
     return f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
 
-# %% ../nbs/03_train_fastai.ipynb #a4eaf03f
+# %% ../nbs/03_train_fastai.ipynb #ef31cfb9
 @torch.no_grad()
 def predict_films(
     net:nn.Module, # `BoneAgeNet`
@@ -536,7 +536,7 @@ def predict_films(
     finally: net.train(was)
     return torch.cat(out).double().numpy() if out else np.zeros(0)
 
-# %% ../nbs/03_train_fastai.ipynb #757e7da2
+# %% ../nbs/03_train_fastai.ipynb #863f70c1
 LEVEL, MIN_BAND, MIN_SEX = .9, 50, 20   # nominal coverage; films needed for a width of its own
 
 def conformal_width(
@@ -547,7 +547,7 @@ def conformal_width(
     errors, k = np.sort(np.asarray(errors, float)), math.ceil((len(errors) + 1)*level - 1e-9)
     return float(errors[k-1]) if 0 < k <= len(errors) else np.nan
 
-# %% ../nbs/03_train_fastai.ipynb #f089b6e6
+# %% ../nbs/03_train_fastai.ipynb #80d9400c
 def fit_intervals(
     df:pd.DataFrame, # held-out films: sex, age_months, pred_months
     level:float=LEVEL, # wanted coverage
@@ -565,7 +565,7 @@ def fit_intervals(
 
 def _or_none(x): return round(float(x), 3) if np.isfinite(x) else None # JSON has no NaN
 
-# %% ../nbs/03_train_fastai.ipynb #60518cc4
+# %% ../nbs/03_train_fastai.ipynb #3327ef7b
 def interval(
     card:dict, # of a model, or any dict with `intervals` as `fit_intervals` makes it
     months:float, # predicted
@@ -579,7 +579,7 @@ def interval(
     w = next((width[k] for k in ((sex, band), (sex, None), (None, None)) if width.get(k) is not None), np.nan)
     return max(0., months - w) if np.isfinite(w) else np.nan, months + w
 
-# %% ../nbs/03_train_fastai.ipynb #f8fe323a
+# %% ../nbs/03_train_fastai.ipynb #2cb309fb
 FORMAT = 'boneage-release-1'
 RSNA_TERMS = ('Trained on films of the RSNA Pediatric Bone Age Challenge 2017: for non-commercial research and education only. Cite Halabi SS et al., '
               'Radiology 2019;290(2):498-503, doi:10.1148/radiol.2018180736.')
@@ -594,7 +594,7 @@ def licence_note(
     if any('rsna' in s.lower() for s in sources): return RSNA_TERMS
     return SYNTHETIC_TERMS if sources and all('synthetic' in s.lower() for s in sources) else OTHER_TERMS
 
-# %% ../nbs/03_train_fastai.ipynb #d627a85b
+# %% ../nbs/03_train_fastai.ipynb #85a95f77
 class BoneAgeModel:
     "A network and its card: films and sex in, months and interval out."
     def __init__(self, net:BoneAgeNet, card:dict): self.net, self.card = net.eval(), card
@@ -606,7 +606,7 @@ class BoneAgeModel:
     def interval(self, months, sex): return interval(self.card, months, sex)
     def __repr__(self): return f"BoneAgeModel({self.version}, {self.card['architecture']['arch']}, {self.size} px)"
 
-# %% ../nbs/03_train_fastai.ipynb #e32788c4
+# %% ../nbs/03_train_fastai.ipynb #20d16060
 LIBRARIES = 'torch', 'torchvision', 'fastai', 'numpy', 'opencv-python', 'safetensors'
 
 def net_bytes(
@@ -622,7 +622,7 @@ def versions()->dict:
     "The libraries that made the weights."
     return dict(python=platform.python_version()) | {n: importlib.metadata.version(n) for n in LIBRARIES}
 
-# %% ../nbs/03_train_fastai.ipynb #4ad6f3f4
+# %% ../nbs/03_train_fastai.ipynb #50c1ca55
 def make_card(
     learn:Learner, # after `fit_months`
     valid:pd.DataFrame, # predictions on the held-out films: sex, age_months, pred_months
@@ -645,7 +645,7 @@ def make_card(
 def _crop_side(df): # side of the crops on disk, px
     return int(cv2.imdecode(np.fromfile(df.crop_path.iloc[0], np.uint8), cv2.IMREAD_GRAYSCALE).shape[0])
 
-# %% ../nbs/03_train_fastai.ipynb #925c7dc3
+# %% ../nbs/03_train_fastai.ipynb #68a22a83
 def with_hash(card:dict, data:bytes, dtype:str)->dict: # the card knows its weights
     "Add the weights' hash to a card."
     return card | dict(weights=dict(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), dtype=dtype))
@@ -670,7 +670,7 @@ def learner_card(learn): # made once after training, and kept through an export
     if not hasattr(learn, 'card'): learn.card = make_card(learn, held_out(learn))
     return learn.card
 
-# %% ../nbs/03_train_fastai.ipynb #1c8a41db
+# %% ../nbs/03_train_fastai.ipynb #d5245883
 def _pair(path): # weights and card of a release, whichever is named
     p = Path(path)
     stem = str(p)[:-len(p.suffix)] if p.suffix in ('.safetensors', '.json') else str(p)
@@ -691,7 +691,7 @@ def save_release(
     with atomic_path(card) as tmp: tmp.write_text(text)
     return card
 
-# %% ../nbs/03_train_fastai.ipynb #410e9a74
+# %% ../nbs/03_train_fastai.ipynb #6c22c6b6
 def load_release(
     path, # either file of a release, or their common name
 )->BoneAgeModel: # on the CPU, float32
@@ -721,7 +721,7 @@ def _net_from(card, data, file):
     except RuntimeError as e: raise ValueError(f"{file}: the weights do not fit the architecture {card['architecture']['arch']!r} that the card names\n{str(e)[:300]}") from None
     return net
 
-# %% ../nbs/03_train_fastai.ipynb #5a89c480
+# %% ../nbs/03_train_fastai.ipynb #ac4238cf
 @patch
 def _repr_markdown_(self:BoneAgeModel):
     c = self.card
@@ -732,7 +732,7 @@ def _repr_markdown_(self:BoneAgeModel):
             'training': f"{t['epochs']} epochs, {t['seconds']} s, {t['hardware']}", 'terms': c['licence'], 'use': c['intended_use']}
     return '| | |\n|---|---|\n' + '\n'.join(f'| {k} | {v} |' for k, v in rows.items())
 
-# %% ../nbs/03_train_fastai.ipynb #638b5262
+# %% ../nbs/03_train_fastai.ipynb #abc59dd4
 def load_exported(
     path, # file written by `learn.export`; only files you trust
 )->Learner:
@@ -741,7 +741,7 @@ def load_exported(
         warnings.filterwarnings('ignore', message='load_learner')
         return load_learner(path)
 
-# %% ../nbs/03_train_fastai.ipynb #d69a3b52
+# %% ../nbs/03_train_fastai.ipynb #85544f0f
 WEIGHTS = Path(__file__).parent/'weights' if '__file__' in globals() else Path('../boneage/weights')
 
 def pretrained_names()->list:
@@ -757,7 +757,7 @@ def from_pretrained(
     have = f'choose one of: {", ".join(names)}' if names else 'this version comes without weights: train a model with `boneage train` and give the path of its card'
     raise ValueError(f'no model named {name!r}; {have}')
 
-# %% ../nbs/03_train_fastai.ipynb #b7bf6a33
+# %% ../nbs/03_train_fastai.ipynb #9428365e
 def _predict_row(model, row):
     if not isinstance(row.get('crop_path'), str) or not row.crop_path: raise FilmError(row.crop_error if isinstance(row.get('crop_error'), str) else 'no crop: run the cropping step first')
     sex = row.get('sex')
@@ -786,7 +786,7 @@ def predict_df(
     out = pd.DataFrame.from_dict(rows, orient='index', columns=['pred_months', 'pred_low', 'pred_high'], dtype=float).reindex(df.index)
     return df.drop(columns=[c for c in (*out, 'model', 'pred_error') if c in df]).assign(**out, model=m.version, pred_error=pd.Series(errors, index=df.index, dtype=object))
 
-# %% ../nbs/03_train_fastai.ipynb #4aeb2658
+# %% ../nbs/03_train_fastai.ipynb #172f0828
 @dataclass
 class Trained:
     "What a training left behind."

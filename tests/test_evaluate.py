@@ -152,13 +152,6 @@ def test_clustered_measures_match_the_plain_ones():
     for k in a.measures: assert a[k].value == pytest.approx(b[k].value), k
 
 
-def test_icc_interval_against_a_second_implementation():
-    pg = pytest.importorskip('pingouin')
-    x = np.array([[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]])
-    long = pd.DataFrame([(i, j, x[i, j]) for i in range(6) for j in range(4)], columns=['t', 'r', 'y'])
-    assert icc(x).value == pytest.approx(pg.intraclass_corr(long, 't', 'r', 'y').set_index('Type').ICC['ICC2'], abs=.01)
-
-
 def test_icc_covers_at_the_promised_rate():
     rng, hits = np.random.default_rng(0), 0
     for _ in range(800):
