@@ -10,14 +10,14 @@ __all__ = ['SAM_MODELS', 'CENTRE_SIGMA', 'CLEFT_DEPTH', 'HAND_RULES', 'RULE_WORD
            'to_sam_input', 'SamModel', 'sha256', 'how_to_get', 'check_checkpoint', 'weights_folder', 'fetch_checkpoint',
            'read_weights', 'which_sam', 'load_sam', 'small_sam', 'records_df', 'show_records', 'mask_record',
            'pixel_weights', 'count_clefts', 'mask_features', 'not_a_hand', 'pick_hand', 'work_size', 'to_frame',
-           'field_angle', 'find_field', 'field_mask', 'fill_holes', 'level_masks', 'skin_level', 'refine_mask',
+           'field_angle', 'find_field', 'film_field', 'fill_holes', 'level_masks', 'skin_level', 'refine_mask',
            'classical_record', 'clean_mask', 'hand_prompts', 'prompt_records', 'auto_records', 'HandMask', 'Segmenter',
            'ClassicalSegmenter', 'SamSegmenter', 'weights_id', 'get_segmenter', 'segment_row', 'segment_df']
 
-# %% ../nbs/00_segmentation.ipynb #324948b1
+# %% ../nbs/00_segmentation.ipynb #74225431
 "From a radiograph to the mask of its hand, or to a reason why there is none."
 
-# %% ../nbs/00_segmentation.ipynb #35a7b9f3
+# %% ../nbs/00_segmentation.ipynb #e8b491d5
 import hashlib, os
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -27,14 +27,14 @@ import cv2, numpy as np, pandas as pd
 
 from .core import Refusal, load_film, outline, run_rows, stem, thumbnail_png, write_png
 
-# %% ../nbs/00_segmentation.ipynb #4fd61f85
+# %% ../nbs/00_segmentation.ipynb #ebed453f
 def dice(a:np.ndarray, # bool HxW
          b:np.ndarray  # bool HxW
         )->float: # 0 to 1; 1 means equal
     "Overlap of two masks: twice the common area over the sum of both"
     return float(2*(a & b).sum() / max(a.sum() + b.sum(), 1))
 
-# %% ../nbs/00_segmentation.ipynb #e88b4b73
+# %% ../nbs/00_segmentation.ipynb #f5f50efc
 def to_sam_input(pixels:np.ndarray # uint8 HxW, bone bright
                 )->np.ndarray: # uint8 HxWx3, RGB
     "A film as the colour picture SAM was trained on"
@@ -45,7 +45,7 @@ def to_sam_input(pixels:np.ndarray # uint8 HxW, bone bright
     if pixels.ndim != 2: raise ValueError(f'pixels have shape {pixels.shape}; expected (height, width) or (height, width, 3)')
     return np.repeat(pixels[..., None], 3, axis=2)
 
-# %% ../nbs/00_segmentation.ipynb #0037ef4d
+# %% ../nbs/00_segmentation.ipynb #ff69a339
 def _official(name): # SAM with random weights, by segment-anything's own registry
     return _sam_package().sam_model_registry[name]()
 
@@ -54,7 +54,7 @@ def _sam_package():
     except ImportError as e: raise ImportError('SAM needs segment-anything and torch: pip install segment-anything torch torchvision') from e
     return segment_anything
 
-# %% ../nbs/00_segmentation.ipynb #78c402ed
+# %% ../nbs/00_segmentation.ipynb #3175613e
 @dataclass(frozen=True)
 class SamModel:
     "A SAM this library knows by name"
@@ -72,7 +72,7 @@ SAM_MODELS = {n: SamModel(n, partial(_official, n), d, f, _URL + f, s, h) for n,
     ('vit_l', 1024, 'sam_vit_l_0b3195.pth', 1249524607, '3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622'),
     ('vit_h', 1280, 'sam_vit_h_4b8939.pth', 2564550879, 'a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e'))}
 
-# %% ../nbs/00_segmentation.ipynb #6eaee3f0
+# %% ../nbs/00_segmentation.ipynb #05f5f6ac
 def sha256(path # Any file
           )->str: # 64 hexadecimal digits
     "SHA-256 of a file, read in pieces"
@@ -94,7 +94,7 @@ def check_checkpoint(path, # Checkpoint file
         raise ValueError(f'{path}: {path.stat().st_size} bytes, expected {m.size}: cut off or altered; delete it, then {how_to_get(m)}')
     if (h := sha256(path)) != m.sha256: raise ValueError(f'{path}: SHA-256 is {h}, expected {m.sha256}: altered; delete it, then {how_to_get(m)}')
 
-# %% ../nbs/00_segmentation.ipynb #4e03d68b
+# %% ../nbs/00_segmentation.ipynb #a6592b0c
 def weights_folder()->Path:
     "Where fetched checkpoints are kept"
     import pooch
@@ -113,7 +113,7 @@ def _download(url, part): # the rest of a file
             for chunk in r.iter_content(1 << 20): bar.update(f.write(chunk))
     if part.stat().st_size < total: raise requests.ConnectionError(f'{part.stat().st_size} of {total} bytes came')
 
-# %% ../nbs/00_segmentation.ipynb #632f3334
+# %% ../nbs/00_segmentation.ipynb #582e5b5a
 def fetch_checkpoint(m:SamModel, # Model with a `url`
                      folder=None # Where to keep it; None is `weights_folder()`
                     )->Path: # The checked file
@@ -133,7 +133,7 @@ def fetch_checkpoint(m:SamModel, # Model with a `url`
     check_checkpoint(path, m)
     return path
 
-# %% ../nbs/00_segmentation.ipynb #b018980f
+# %% ../nbs/00_segmentation.ipynb #c3e2bf2b
 def read_weights(path)->dict: # name -> tensor, on the CPU
     "Read a safetensors file or a PyTorch state dict without running what is in it"
     import torch
@@ -155,7 +155,7 @@ def which_sam(sd, path='')->str: # Name in SAM_MODELS
         raise ValueError(f'{path}: holds {seen}; expected one of {", ".join(f"{n} (width {d})" for d, n in found.items())}')
     return found[pe.shape[-1]]
 
-# %% ../nbs/00_segmentation.ipynb #7d75bf65
+# %% ../nbs/00_segmentation.ipynb #6963d430
 def load_sam(name:str|None='vit_b', # Key of SAM_MODELS; None reads it off the checkpoint
              checkpoint=None, # File; None looks in the package and the cache, then downloads
              device:str|None=None # 'cpu', 'cuda'...; None takes a GPU if there is one
@@ -179,7 +179,7 @@ def _find_checkpoint(m): # shipped, else cached, else fetched
     here = Path(__file__).parent/'weights'/m.file if '__file__' in globals() else Path(m.file)
     return here if here.is_file() else fetch_checkpoint(m)
 
-# %% ../nbs/00_segmentation.ipynb #d1ed8288
+# %% ../nbs/00_segmentation.ipynb #330367ee
 def small_sam(image_size:int=256, # px; longer side the encoder sees, a multiple of 16
               embed_dim:int=96, # Width of the encoder
               depth:int=4, # Its blocks
@@ -200,7 +200,7 @@ def small_sam(image_size:int=256, # px; longer side the encoder sees, a multiple
         dec = MaskDecoder(transformer_dim=out_chans, transformer=two, iou_head_hidden_dim=out_chans)
         return Sam(enc, prm, dec, [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]).eval()
 
-# %% ../nbs/00_segmentation.ipynb #60485612
+# %% ../nbs/00_segmentation.ipynb #b3b103ee
 def records_df(records:list # SAM records
               )->pd.DataFrame: # One row per record, numbers only
     "Records as a table, without the masks"
@@ -216,7 +216,7 @@ def show_records(records:list, # SAM records
         rgb[r['segmentation']] = .6*rgb[r['segmentation']] + .4*cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0]
     return rgb.astype(np.uint8)
 
-# %% ../nbs/00_segmentation.ipynb #0993acf0
+# %% ../nbs/00_segmentation.ipynb #6fac5b61
 def mask_record(mask:np.ndarray, # bool HxW
                 predicted_iou:float, # 0 to 1
                 stability_score:float, # 0 to 1
@@ -226,20 +226,24 @@ def mask_record(mask:np.ndarray, # bool HxW
     x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
     return dict(segmentation=mask, area=int(mask.sum()), bbox=[x, y, w, h], predicted_iou=float(predicted_iou), stability_score=float(stability_score), **extra)
 
-# %% ../nbs/00_segmentation.ipynb #922b3a9f
-CENTRE_SIGMA = .3  # of each side: at the border's middle a pixel still weighs a quarter, in a corner 6%
+# %% ../nbs/00_segmentation.ipynb #f32a4b48
+CENTRE_SIGMA = .3  # of each side: half-way along the border a pixel still weighs a quarter, in a corner 6%
 
-def pixel_weights(pixels:np.ndarray # uint8 HxW
+def pixel_weights(pixels:np.ndarray, # uint8 HxW
+                  field:np.ndarray|None=None # bool HxW, inside the frame; None is the whole film
                  )->np.ndarray: # float32 HxW; the positive ones sum to 1
     "What each pixel weighs: centrality times brightness above the centre-weighted mean"
-    y, x = (np.exp(-.5*(np.linspace(-.5, .5, n, dtype=np.float32)/CENTRE_SIGMA)**2) for n in pixels.shape)
-    c = y[:, None]*x[None]
-    lo, hi = np.percentile(pixels, (1, 99))
+    if field is None or not field.any(): field = np.ones(pixels.shape, bool)
+    def bell(on): # a Gaussian over the rows or columns that the field touches
+        i = np.nonzero(on)[0]
+        return np.exp(-.5*((np.arange(len(on)) - i.mean())/(CENTRE_SIGMA*(i[-1] - i[0] + 1)))**2)
+    c = (bell(field.any(1))[:, None]*bell(field.any(0))[None]*field).astype(np.float32)
+    lo, hi = np.percentile(pixels[field], (1, 99))
     b = (np.clip(pixels.astype(np.float32), lo, hi) - lo)/max(hi - lo, 1)
     w = c*(b - (c*b).sum()/c.sum())
     return w/max(float(w[w > 0].sum()), 1e-9)
 
-# %% ../nbs/00_segmentation.ipynb #0157f597
+# %% ../nbs/00_segmentation.ipynb #729f0670
 CLEFT_DEPTH = .35  # of the palm's radius; gaps between toes reach 0.28, between closed fingers 0.6
 
 def count_clefts(mask:np.ndarray # bool HxW
@@ -256,27 +260,29 @@ def count_clefts(mask:np.ndarray # bool HxW
     except cv2.error: d = None   # an outline that touches itself: OpenCV gives up
     return 0 if d is None else int((d.reshape(-1, 4)[:, 3]/256 > CLEFT_DEPTH*palm).sum())
 
-# %% ../nbs/00_segmentation.ipynb #eed32e64
+# %% ../nbs/00_segmentation.ipynb #519804e9
 def mask_features(mask:np.ndarray, # bool HxW
                   pixels:np.ndarray, # uint8 HxW
-                  weights:np.ndarray|None=None # `pixel_weights(pixels)`, if already computed
-                 )->dict: # area, weight, edge_contact, solidity, centroid_inside, clefts
+                  *, field:np.ndarray|None=None, # bool HxW, inside the frame; None is the whole film
+                  weights:np.ndarray|None=None # `pixel_weights(pixels, field)`, if already computed
+                 )->dict: # area, weight, edge_contact, solidity, centroid_inside, clefts, bright_outside
     "Describe a mask in numbers that don't depend on the film's size"
     if mask.shape != pixels.shape: raise ValueError(f'the mask is {mask.shape} and the film {pixels.shape}; expected the same (height, width)')
-    if not mask.any(): return dict(area=0., weight=0., edge_contact=0., solidity=0., centroid_inside=False, clefts=0)
-    weights = pixel_weights(pixels) if weights is None else weights
-    m = mask.astype(np.uint8)
+    if not mask.any(): return dict(area=0., weight=0., edge_contact=0., solidity=0., centroid_inside=False, clefts=0, bright_outside=1.)
+    weights = pixel_weights(pixels, field) if weights is None else weights
+    m, rest = mask.astype(np.uint8), ~mask if field is None else field & ~mask
     rim = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
     points = np.concatenate(cv2.findContours(m, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0])
     hull = cv2.fillConvexPoly(np.zeros_like(m), cv2.convexHull(points), 1)
     y, x = (int(o.mean()) for o in np.nonzero(mask))
-    return dict(area=float(mask.mean()), weight=float(weights[mask].sum()), edge_contact=float(rim.mean()),
-                solidity=float(m.sum()/hull.sum()), centroid_inside=bool(mask[y, x]), clefts=count_clefts(mask))
+    return dict(area=float(mask.mean()), weight=float(weights[mask].sum()), edge_contact=float(rim.mean()), solidity=float(m.sum()/hull.sum()),
+                centroid_inside=bool(mask[y, x]), clefts=count_clefts(mask), bright_outside=float((pixels[rest] > np.percentile(pixels[mask], 20)).mean()) if rest.any() else 0.)
 
-# %% ../nbs/00_segmentation.ipynb #16a8a204
-HAND_RULES = dict(area=(.04, .70), weight=(.25, 1), edge_contact=(0, .23), solidity=(.30, .89), clefts=(3, 99), centroid_inside=(1, 1)) # lowest, highest
+# %% ../nbs/00_segmentation.ipynb #0c687b5e
+HAND_RULES = dict(area=(.04, .70), weight=(.25, 1), edge_contact=(0, .23), solidity=(.30, .90), clefts=(2, 99), bright_outside=(0, .30), centroid_inside=(1, 1)) # lowest, highest
 RULE_WORDS = dict(area='share of the film', weight='share of the bright middle', edge_contact='share of the border touched',
-                  solidity='solidity', clefts='gaps between fingers', centroid_inside='centroid inside', edge='share of the outline on a real edge')
+                  solidity='solidity', clefts='number of gaps between fingers', bright_outside='share of the surroundings as bright',
+                  centroid_inside='centroid inside', edge='share of the outline on a real edge')
 
 def not_a_hand(features:dict, # From `mask_features`
                rules:dict=HAND_RULES # Feature -> (lowest, highest)
@@ -288,14 +294,15 @@ def not_a_hand(features:dict, # From `mask_features`
             return f'{RULE_WORDS.get(k, k)} is {v:.2g}, ' + (f'a hand has at least {lo:g}' if v < lo else f'a hand has at most {hi:g}')
     return ''
 
-# %% ../nbs/00_segmentation.ipynb #0cc5d1a8
+# %% ../nbs/00_segmentation.ipynb #228d7839
 def pick_hand(records:list, # SAM records
               pixels:np.ndarray, # uint8 HxW, the masks' frame
-              *, rules:dict=HAND_RULES # Feature -> (lowest, highest)
+              *, field:np.ndarray|None=None, # bool HxW, inside the frame; None is the whole film
+              rules:dict=HAND_RULES # Feature -> (lowest, highest)
              )->dict: # The chosen record with its features and `rank`
     "Pick the hand among SAM's records, or raise `Refusal`"
-    w = pixel_weights(pixels)
-    rs = [{**r, **mask_features(r['segmentation'], pixels, w)} for r in records]
+    w = pixel_weights(pixels, field)
+    rs = [{**r, **mask_features(r['segmentation'], pixels, field=field, weights=w)} for r in records]
     for r in rs: r['rank'] = max(r['predicted_iou'], 0)*max(r['stability_score'], 0)*r['weight']
     hands = [r for r in rs if not not_a_hand(r, rules)]
     if hands: return max(hands, key=lambda r: r['rank'])
@@ -303,7 +310,7 @@ def pick_hand(records:list, # SAM records
     best = max(rs, key=lambda r: r['rank'])
     raise Refusal(f'no hand found: of {len(rs)} candidate(s) the best is refused, its {not_a_hand(best, rules)}')
 
-# %% ../nbs/00_segmentation.ipynb #a3d85dca
+# %% ../nbs/00_segmentation.ipynb #e26d4a00
 WORK_SIDE, COARSE_SIDE = 512, 288  # px: longer side at which masks are drawn, and at which frames and thresholds are searched
 
 def work_size(pixels:np.ndarray, # uint8 HxW
@@ -321,7 +328,7 @@ def to_frame(mask:np.ndarray, # bool HxW at any size
     if mask.shape == tuple(shape): return mask
     return cv2.resize(mask.astype(np.uint8)*255, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR) > 127
 
-# %% ../nbs/00_segmentation.ipynb #f533b680
+# %% ../nbs/00_segmentation.ipynb #bae6d522
 FIELD_ANGLES = np.arange(-27, 27.1, 1.5)  # degrees; frames turned further were not met
 
 def _gradient(f, sigma=1.2): # d/dx and d/dy, grey levels per px
@@ -339,7 +346,7 @@ def _edge_maps(f): # -> function: angle -> (five turned maps: edges rising, fall
         return [cv2.warpAffine(o.astype(np.float32), M, (w, h)) for o in (*near, np.ones((h, w)))], M
     return maps
 
-# %% ../nbs/00_segmentation.ipynb #8eb670c3
+# %% ../nbs/00_segmentation.ipynb #a506f000
 def _cover(S, film, lo, hi): # share of the span lo..hi that each row covers
     S, film = S[:, lo:hi], film[:, lo:hi].sum(1)
     S = cv2.dilate(np.ascontiguousarray(S), np.ones((3,1), np.uint8)) > .4
@@ -359,7 +366,7 @@ def field_angle(f:np.ndarray # float32 HxW, about 150 px
         best = max(best, (s*(1 - .004*abs(th)), float(th)))
     return best[1]
 
-# %% ../nbs/00_segmentation.ipynb #e9841ba9
+# %% ../nbs/00_segmentation.ipynb #7bc02314
 def _innermost(cover, need, zone): # first and last index inside the innermost covered lines of both outer zones
     n, hit = len(cover), np.nonzero(cover > need)[0]
     a, b = hit[hit < zone*n], hit[hit >= (1-zone)*n]
@@ -379,11 +386,16 @@ def find_field(f:np.ndarray # float32 HxW, about 300 px
     inv = cv2.invertAffineTransform(M)
     return np.float32([[x0,y0], [x1,y0], [x1,y1], [x0,y1]]) @ inv[:, :2].T + inv[:, 2]
 
-def field_mask(corners, shape, scale=1.)->np.ndarray: # bool HxW
-    "The field as a mask"
-    return cv2.fillConvexPoly(np.zeros(shape, np.uint8), np.round(corners*scale).astype(np.int32), 1) > 0
+# %% ../nbs/00_segmentation.ipynb #8af0336a
+def film_field(pixels:np.ndarray # uint8 HxW
+              )->np.ndarray: # bool HxW; the whole film where no frame was found
+    "The field inside the collimator frame, as a mask"
+    small = work_size(pixels, COARSE_SIDE)
+    corners = find_field(small.astype(np.float32))*(max(pixels.shape)/max(small.shape))
+    m = cv2.fillConvexPoly(np.zeros(pixels.shape, np.uint8), np.round(corners).astype(np.int32), 1) > 0
+    return m if m.mean() > .02 else np.ones(pixels.shape, bool)
 
-# %% ../nbs/00_segmentation.ipynb #2a59753b
+# %% ../nbs/00_segmentation.ipynb #643cd6f0
 LEVELS = np.arange(.12, .93, .03)  # quantiles of the field
 FREE_BORDER = .17                  # share of the field's border a forearm may cross without a penalty
 
@@ -402,7 +414,7 @@ def _biggest(m, weights=None): # component with the largest sum of weights, None
     size[0] = -1
     return lab == size.argmax()
 
-# %% ../nbs/00_segmentation.ipynb #8b990f26
+# %% ../nbs/00_segmentation.ipynb #b1a92d4d
 def fill_holes(mask:np.ndarray # bool HxW
               )->np.ndarray: # bool HxW
     "Fill what the mask encloses; a bay open to the film's edge stays"
@@ -412,7 +424,7 @@ def fill_holes(mask:np.ndarray # bool HxW
     hole[0] = False
     return mask | hole[lab]
 
-# %% ../nbs/00_segmentation.ipynb #2db6cb95
+# %% ../nbs/00_segmentation.ipynb #c20f30ab
 def _centred(field): # Gaussian around the field's middle
     (ys, xs), (h, w) = np.nonzero(field), field.shape
     g = lambda n, o: np.exp(-.5*((np.arange(n) - o.mean())/(1.5*o.std() + 1))**2)
@@ -437,7 +449,7 @@ def level_masks(f:np.ndarray, # float32 HxW, about 300 px
         out.append(dict(mask=m, quantile=float(q), area=float(m.sum()/field.sum()), edge=float((step[rim] > real).mean()), contact=float((m & border).sum()/border.sum())))
     return out
 
-# %% ../nbs/00_segmentation.ipynb #da804373
+# %% ../nbs/00_segmentation.ipynb #6cf2ddcc
 def skin_level(levels:list # From `level_masks`
               )->dict|None: # One of them
     "The lowest level whose outline is nearly as real as the best one's"
@@ -445,7 +457,7 @@ def skin_level(levels:list # From `level_masks`
     good = [o['edge'] - 1.5*max(o['contact'] - FREE_BORDER, 0) for o in levels]
     return next((o for o, s in zip(levels, good) if s >= max(good) - .06), None)
 
-# %% ../nbs/00_segmentation.ipynb #d825e3d6
+# %% ../nbs/00_segmentation.ipynb #5dfedecb
 EDGE_AT = .25  # between local background (0) and local skin (1)
 
 def _mean_near(f, sel, sigma): # local mean of f over sel, and how much of sel is near
@@ -472,24 +484,22 @@ def refine_mask(f:np.ndarray, # float32 HxW
         mask = fill_holes(new)
     return mask
 
-# %% ../nbs/00_segmentation.ipynb #65d1175c
-def classical_record(pixels:np.ndarray, # uint8 HxW
-                     side:int=WORK_SIDE # px; the mask is drawn at this size
-                    )->dict|None: # SAM record at working size, with `edge`; None when nothing stands out
+# %% ../nbs/00_segmentation.ipynb #b98135a0
+def classical_record(pixels:np.ndarray, # uint8 HxW, at working size
+                     field:np.ndarray|None=None # bool HxW; None looks for the frame
+                    )->dict|None: # SAM record with `edge`; None when nothing stands out
     "Frame, level, edge: the one candidate of the classical baseline"
-    img = work_size(pixels, side)
-    small = work_size(img, COARSE_SIDE)
+    small = work_size(pixels, COARSE_SIDE)
     if min(small.shape) < 16 or np.ptp(small) == 0: return None
-    corners = find_field(small.astype(np.float32))
-    field = field_mask(corners, small.shape)
-    o = skin_level(level_masks(small.astype(np.float32), field)) if _erode(field, 2).any() else None
+    field = film_field(pixels) if field is None else field
+    o = skin_level(level_masks(small.astype(np.float32), to_frame(field, small.shape)))
     if o is None: return None
-    f, field = img.astype(np.float32), field_mask(corners, img.shape, max(img.shape)/max(small.shape))
-    mask = refine_mask(f, to_frame(o['mask'], img.shape), field)
+    f = pixels.astype(np.float32)
+    mask = refine_mask(f, to_frame(o['mask'], f.shape), field)
     strict, loose = (refine_mask(f, mask, field, at=EDGE_AT+d, steps=1) for d in (.15, -.1))
     return mask_record(clean_mask(mask), o['edge'], (strict & loose).sum()/max((strict | loose).sum(), 1), edge=o['edge'])
 
-# %% ../nbs/00_segmentation.ipynb #615a4781
+# %% ../nbs/00_segmentation.ipynb #d0048c8a
 CLOSE_RADIUS = .004  # of the longer side: 2 px at 512
 
 def clean_mask(mask:np.ndarray, # bool HxW
@@ -502,15 +512,16 @@ def clean_mask(mask:np.ndarray, # bool HxW
     m = cv2.morphologyEx(m, cv2.MORPH_CLOSE, _ell(r))[r+1:-r-1, r+1:-r-1] > 0
     return _biggest(fill_holes(m))
 
-# %% ../nbs/00_segmentation.ipynb #5805c6df
+# %% ../nbs/00_segmentation.ipynb #900b92c7
 def hand_prompts(pixels:np.ndarray, # uint8 HxW
+                 field:np.ndarray|None=None, # bool HxW; None looks for the frame
                  margin:float=.02 # Added around the box, as a share of the longer side
                 )->list: # dicts for SamPredictor.predict: point_coords (x, y), point_labels, box (xyxy)
     "A box from the classical baseline and centre points, as SAM takes them"
     h, w = pixels.shape
     pts = lambda *p: dict(point_coords=np.float32(p), point_labels=np.ones(len(p), int))
     middle = pts((w/2, h/2), (w/2, .4*h), (w/2, .65*h))
-    r = classical_record(pixels, max(h, w))
+    r = classical_record(pixels, field)
     if r is None or not r['area']: return [middle]
     d = cv2.distanceTransform(np.pad(r['segmentation'].astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
     y, x = np.unravel_index(d.argmax(), d.shape)
@@ -518,7 +529,7 @@ def hand_prompts(pixels:np.ndarray, # uint8 HxW
     box = np.float32([max(x0-m, 0), max(y0-m, 0), min(x0+bw+m, w), min(y0+bh+m, h)])
     return [dict(box=box), dict(**pts((x, y)), box=box), pts((x, y)), middle]
 
-# %% ../nbs/00_segmentation.ipynb #bd32bb59
+# %% ../nbs/00_segmentation.ipynb #bcf413c7
 def prompt_records(sam, # segment_anything Sam
                    image:np.ndarray, # uint8 HxWx3
                    prompts:list # Keyword arguments for SamPredictor.predict
@@ -538,7 +549,7 @@ def _tensor(a):
     import torch
     return torch.as_tensor(a)
 
-# %% ../nbs/00_segmentation.ipynb #a4cc73d0
+# %% ../nbs/00_segmentation.ipynb #65b1c102
 def auto_records(sam, # segment_anything Sam
                  image:np.ndarray, # uint8 HxWx3
                  **generator # Arguments of SamAutomaticMaskGenerator
@@ -546,7 +557,7 @@ def auto_records(sam, # segment_anything Sam
     "Ask at a grid of points over the whole image"
     return _sam_package().SamAutomaticMaskGenerator(sam, **generator).generate(image)
 
-# %% ../nbs/00_segmentation.ipynb #cddcc6ba
+# %% ../nbs/00_segmentation.ipynb #bb87a303
 @dataclass
 class HandMask:
     "The outcome for one film: a mask with its scores, or a refusal with its reason"
@@ -566,14 +577,14 @@ class HandMask:
         return f'HandMask({self.mask.shape[0]}x{self.mask.shape[1]} px, {self.mask_area:.0%} of the film, score {self.predicted_iou:.2f}, stability {self.stability_score:.2f}, weight {self.mask_weight:.2f})'
     def _repr_png_(self): return thumbnail_png(self.mask if self.pixels is None else outline(self.pixels, self.mask))
 
-# %% ../nbs/00_segmentation.ipynb #2f70778b
+# %% ../nbs/00_segmentation.ipynb #fec8c2d8
 def _or_raise(self): # -> HandMask
     "This mask, or a `Refusal` with the reason"
     if not self.ok: raise Refusal(self.reason)
     return self
 HandMask.or_raise = _or_raise
 
-# %% ../nbs/00_segmentation.ipynb #d2906bdd
+# %% ../nbs/00_segmentation.ipynb #3a0346b5
 MIN_FILM = 32  # px; below this no finger is more than a pixel or two wide
 
 class Segmenter:
@@ -591,24 +602,26 @@ class Segmenter:
         if min(pixels.shape) < MIN_FILM: raise Refusal(f'no hand found: {pixels.shape[1]} x {pixels.shape[0]} px are too few, a film has at least {MIN_FILM} a side')
         img = work_size(pixels, self.side)
         if np.ptp(img) == 0: raise Refusal(f'no hand found: the whole film is grey level {img.flat[0]}')
-        r = pick_hand(self.records(img), img, rules=self.rules)
+        field = film_field(img)
+        r = pick_hand(self.records(img, field), img, field=field, rules=self.rules)
         mask = clean_mask(r['segmentation'])
-        f = mask_features(mask, img)
+        f = mask_features(mask, img, field=field)
         return HandMask(to_frame(mask, pixels.shape), r['predicted_iou'], r['stability_score'], f['area'], f['weight'], pixels=pixels)
 
-# %% ../nbs/00_segmentation.ipynb #15843b1b
+# %% ../nbs/00_segmentation.ipynb #38b256ba
 class ClassicalSegmenter(Segmenter):
     "The offline baseline: no weights, no network"
     name, rules = 'classical', {**HAND_RULES, 'edge': (.8, 1)}  # real hands: 0.95 to 1
     def __init__(self, side:int=WORK_SIDE): # px; longer side at which masks are drawn
-        self.side, self.settings = side, f'classical 2, {side} px'
-    def records(self, img:np.ndarray # uint8 HxW
+        self.side, self.settings = side, f'classical 3, {side} px'
+    def records(self, img:np.ndarray, # uint8 HxW
+                field:np.ndarray|None=None # bool HxW, inside the frame
                )->list: # At most one SAM record
         "The one candidate"
-        r = classical_record(img, self.side)
+        r = classical_record(img, field)
         return [] if r is None else [r]
 
-# %% ../nbs/00_segmentation.ipynb #a4834e0d
+# %% ../nbs/00_segmentation.ipynb #6d17efc6
 SAM_SIDE = 1024  # px; what the official encoders see
 
 class SamSegmenter(Segmenter):
@@ -630,13 +643,14 @@ class SamSegmenter(Segmenter):
         self.settings = f'{self.name}, {weights_id(net)}, {mode}, {sorted(self.generator.items())}, {sorted(rules.items())}'
     @property
     def sam(self): return self._given if self._given is not None else _load_once(*self._where)
-    def records(self, img:np.ndarray # uint8 HxW
+    def records(self, img:np.ndarray, # uint8 HxW
+                field:np.ndarray|None=None # bool HxW, inside the frame
                )->list: # SAM records
         "Candidates by prompts or by a grid of points"
         rgb = to_sam_input(img)
-        return prompt_records(self.sam, rgb, hand_prompts(img)) if self.mode == 'prompt' else auto_records(self.sam, rgb, **self.generator)
+        return prompt_records(self.sam, rgb, hand_prompts(img, field)) if self.mode == 'prompt' else auto_records(self.sam, rgb, **self.generator)
 
-# %% ../nbs/00_segmentation.ipynb #30f82bec
+# %% ../nbs/00_segmentation.ipynb #3585424c
 @lru_cache(maxsize=1)
 def _load_once(name, checkpoint, device): return load_sam(name, checkpoint, device)
 
@@ -647,7 +661,7 @@ def weights_id(sam # segment_anything Sam
     for k, v in sam.state_dict().items(): h.update(f'{k}{tuple(v.shape)}{float(v.float().sum()):.6g}{float(v.flatten()[-1]):.6g}'.encode())
     return h.hexdigest()[:8]
 
-# %% ../nbs/00_segmentation.ipynb #9c750f99
+# %% ../nbs/00_segmentation.ipynb #54f40f7a
 SEGMENTERS = {'classical': ClassicalSegmenter, **{n: partial(SamSegmenter, n) for n in SAM_MODELS}}  # name -> callable that builds it
 
 def get_segmenter(name='classical', # Key of SEGMENTERS, path of a SAM checkpoint, or a segmenter
@@ -661,7 +675,7 @@ def get_segmenter(name='classical', # Key of SEGMENTERS, path of a SAM checkpoin
         return SamSegmenter(None, name, **kwargs)
     raise ValueError(f'no segmenter is called {name!r}; known are {", ".join(SEGMENTERS)}, or the path of a SAM checkpoint')
 
-# %% ../nbs/00_segmentation.ipynb #59677ae6
+# %% ../nbs/00_segmentation.ipynb #ce372750
 def segment_row(row, # Manifest row with id, path and perhaps aspect
                 segmenter:Segmenter,
                 out # Workspace folder
@@ -673,7 +687,7 @@ def segment_row(row, # Manifest row with id, path and perhaps aspect
     return dict(mask_path=str(path) if o.ok else None, segmenter=segmenter.name, predicted_iou=o.predicted_iou, stability_score=o.stability_score,
                 mask_area=o.mask_area, mask_weight=o.mask_weight, seg_status=o.status, seg_error=o.reason or None)
 
-# %% ../nbs/00_segmentation.ipynb #c0cd1357
+# %% ../nbs/00_segmentation.ipynb #42c49d15
 def segment_df(df:pd.DataFrame, # Manifest: id, path and perhaps aspect
                out, # Workspace folder
                segmenter='classical', # What `get_segmenter` takes

@@ -39,7 +39,7 @@ def main():
     steps = {'library in sync with the notebooks': lambda: unchanged('nbdev-export', 'boneage'),
              'notebooks clean': lambda: unchanged('nbdev-clean', 'nbs')}
     steps |= {f'lessons of {p.stem}': lambda p=p: run('nbdev-test', '--path', p, '--n_workers', '0', '--do_print') == 0 for p in notebooks}
-    steps['docs and links'] = lambda: run(sys.executable, 'tests/site.py') == 0
+    steps['docs and links'] = lambda: run(sys.executable, 'tests/site_build.py') == 0
     failed = [name for name, step in steps.items() if not step()]
     passed, bad, skipped = pytest()
     for name in failed: print(f'FAILED: {name}')

@@ -58,3 +58,9 @@ def test_no_big_file_is_tracked():
     if listed.returncode: pytest.skip('not a git checkout')
     big = [f for f in listed.stdout.splitlines() if (ROOT/f).is_file() and (ROOT/f).stat().st_size > 2_000_000 and not f.startswith('boneage/weights/')]
     assert not big
+
+def test_readme_is_the_index_page():
+    from site_build import readme
+    text, pics = readme()
+    assert (ROOT/'README.md').read_text('utf-8') == text, 'run: python tests/site_build.py --readme'
+    assert all((ROOT/name).read_bytes() == data for name, data in pics.items())

@@ -25,6 +25,27 @@ def render(proc):
     if res.returncode: raise SystemExit('smalldocs could not render the site')
     return next(p for p in (proc/'_docs', ROOT/'_docs') if (p/'index.html').exists())
 
+def readme():
+    "README.md from nbs/index.ipynb, as `nbdev-readme` makes it with Quarto: text, pictures, no hidden cells; (text, pictures)"
+    import base64, json
+    text, pics = [], {}
+    for i, c in enumerate(json.loads((ROOT/'nbs/index.ipynb').read_text('utf-8'))['cells']):
+        src = ''.join(c['source'])
+        if c['cell_type'] == 'markdown': text.append(re.sub(r'\((\w+)\.ipynb\)', r'(nbs/\1.ipynb)', src))
+        for o in c.get('outputs', []):
+            if 'image/png' not in o.get('data', {}): continue
+            name = f'index_files/figure-commonmark/cell-{i+1}-output-1.png'
+            pics[name] = base64.b64decode(''.join(o['data']['image/png']))
+            text.append(f'![]({name})')
+    return '\n\n'.join(text) + '\n', pics
+
+def write_readme():
+    text, pics = readme()
+    (ROOT/'README.md').write_text(text, 'utf-8')
+    for name, data in pics.items():
+        (ROOT/name).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT/name).write_bytes(data)
+
 class _Links(HTMLParser):
     def __init__(self):
         super().__init__()
@@ -50,6 +71,7 @@ def broken_links(site):
     return pages, bad
 
 if __name__ == '__main__':
+    if '--readme' in sys.argv: sys.exit(write_readme())
     site = render(stage())
     pages, bad = broken_links(site)
     for page, link in bad: print(f'broken link on {page}: {link}')
