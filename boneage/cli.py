@@ -8,18 +8,18 @@ Docs: https://boneage.github.io/boneage/cli.html.md"""
 __all__ = ['OK', 'FAILED', 'USAGE', 'SOME_FAILED', 'STOPPED', 'COMMANDS', 'rsna', 'segment', 'crop', 'qc', 'train', 'evaluate',
            'predict', 'demo', 'overview', 'main']
 
-# %% ../nbs/cli.ipynb #938aca71
+# %% ../nbs/cli.ipynb #b69123c5
 "The `boneage` command: demo, rsna, segment, crop, qc, train, evaluate, predict."
 
-# %% ../nbs/cli.ipynb #852ea90b
+# %% ../nbs/cli.ipynb #99559498
 import os, sys, time
 from collections.abc import Callable
 from pathlib import Path
 
-# %% ../nbs/cli.ipynb #00d7d76a
+# %% ../nbs/cli.ipynb #5a470f4c
 OK, FAILED, USAGE, SOME_FAILED, STOPPED = 0, 1, 2, 3, 130
 
-# %% ../nbs/cli.ipynb #78c96379
+# %% ../nbs/cli.ipynb #fbf3d75e
 def _table(path, need=('id','path'), sex=None): # a CSV, a folder of films, or one film -> manifest
     from boneage import core
     p = Path(path)
@@ -36,7 +36,7 @@ def _say_errors(df, col, n=10): # print the rows that failed; the exit code
 
 def _pace(n, t0): return f'{time.time()-t0:.1f} s' + (f', {(time.time()-t0)/n:.2f} s a film' if n else '')
 
-# %% ../nbs/cli.ipynb #64fe6945
+# %% ../nbs/cli.ipynb #d2bf191b
 def rsna(
     folder:str, # Folder with the RSNA files in any layout, or where --download shall put them
     out:str='data/rsna/films.csv', # Table to write
@@ -49,7 +49,7 @@ def rsna(
     core.write_manifest(df, out)
     print(f'{out}: {len(df)} films')
 
-# %% ../nbs/cli.ipynb #347e42fd
+# %% ../nbs/cli.ipynb #7a0a4414
 def segment(
     films:str, # Table with id and path, or a folder of films
     out:str='work', # Workspace folder: masks/ and segmented.csv
@@ -70,7 +70,7 @@ def segment(
     _say_errors(df, 'seg_error')
     return SOME_FAILED if n.get('error', 0) else OK
 
-# %% ../nbs/cli.ipynb #7be6e166
+# %% ../nbs/cli.ipynb #90faf1ac
 def crop(
     table:str, # segmented.csv
     out:str=None, # Workspace folder: crops/ and cropped.csv; without it the table's folder
@@ -94,7 +94,7 @@ def crop(
     failed = df.crop_error.notna() & (df.get('seg_status', 'ok') == 'ok')
     return SOME_FAILED if failed.any() else OK
 
-# %% ../nbs/cli.ipynb #ec686d4b
+# %% ../nbs/cli.ipynb #c3e80996
 def qc(
     table:str, # cropped.csv
     out:str=None, # Workspace folder: qc.csv and qc.html; without it the table's folder
@@ -117,7 +117,7 @@ def qc(
         core.write_manifest(kept, out/'kept.csv')
         print(f"{out/'kept.csv'}: {len(kept)} of {len(df)} films stay")
 
-# %% ../nbs/cli.ipynb #1bcf104f
+# %% ../nbs/cli.ipynb #7fa14c5a
 def train(
     table:str, # cropped.csv or kept.csv, with sex and age_months
     out:str='work/model', # Folder for checkpoint, curves, the released model and predictions.csv on the held-out films
@@ -145,7 +145,7 @@ def train(
     print(f"{run.release}: {len(run.valid)} held-out films in {Path(out)/'predictions.csv'}")
     return OK
 
-# %% ../nbs/cli.ipynb #f4decf87
+# %% ../nbs/cli.ipynb #22cc560c
 def evaluate(
     table:str, # Table with id, age_months, pred_months and, if known, sex, pred_low, pred_high, model
     out:str=None, # HTML file; without it report.html beside the table
@@ -160,7 +160,7 @@ def evaluate(
     print(out)
     return OK
 
-# %% ../nbs/cli.ipynb #c3b5c690
+# %% ../nbs/cli.ipynb #d6bc74e8
 def predict(
     *films:str, # Films, a folder of films, or a table with id, path and sex
     sex:str=None, # F or M, where table and DICOM header don't say
@@ -182,7 +182,7 @@ def predict(
     print(f'{out}: {df.pred_months.notna().sum()} of {len(df)} films read')
     return SOME_FAILED if _say_errors(df, 'pred_error') else OK
 
-# %% ../nbs/cli.ipynb #82b321e0
+# %% ../nbs/cli.ipynb #262c4f75
 def _predict_one(predictor, film, sex, picture):
     from boneage import core
     if sex is None and core.is_dicom(film): sex = core.dicom_row(film)['sex']
@@ -191,12 +191,12 @@ def _predict_one(predictor, film, sex, picture):
     if picture: Path(picture).write_bytes(reading._repr_png_())
     return OK if reading.ok else SOME_FAILED
 
-# %% ../nbs/cli.ipynb #225bd1fd
+# %% ../nbs/cli.ipynb #3e66b3a3
 def demo(
     out:str='data/demo', # Folder for everything it makes
     films:int=96, # Synthetic films to draw
     epochs:int=40, # Passes of the small network over the training films
-    size:int=128, # Side of the network's input, px
+    size:int=96, # Side of the network's input, px
     seed:int=0, # For films, split and training
     jobs:int=2, # Processes
 ):
@@ -214,7 +214,7 @@ def demo(
     print(f"Open {out/'report.html'}, and {out/'work'/'qc.html'} for the flags. Took {(time.time()-t0)/60:.1f} min.")
     return OK
 
-# %% ../nbs/cli.ipynb #5d8e8bfd
+# %% ../nbs/cli.ipynb #a448f694
 def _demo_films(out, n, seed, jobs): # synthetic films with a train / valid / test split
     from boneage import core, phantom
     return core.write_manifest(phantom.phantom_df(n, out/'films', seed, n_jobs=jobs), out/'films.csv')
@@ -233,7 +233,7 @@ def _demo_reading(out, table): # one film as `boneage predict` reads it
     row = core.read_manifest(table).query('split == "test"').iloc[0]
     return _predict_one(p.BoneAgePredictor(out/'model'/'demo'), row.path, row.sex, out/'reading.png')
 
-# %% ../nbs/cli.ipynb #63a2aded
+# %% ../nbs/cli.ipynb #1f5a40fd
 COMMANDS = {f.__name__: f for f in (demo, rsna, segment, crop, qc, train, evaluate, predict)}
 
 def _version():
@@ -245,7 +245,7 @@ def overview()->str: # Text
     rows = '\n'.join(f'  {k:10}{f.__doc__}' for k, f in COMMANDS.items())
     return f'{_version()}: bone age from left-hand radiographs. Research use only, not a medical device.\n\nboneage COMMAND --help\n\n{rows}'
 
-# %% ../nbs/cli.ipynb #a35d745d
+# %% ../nbs/cli.ipynb #c23df3f6
 def main(
     argv:list|None=None # Words of the command line; None: those the program was started with
 )->int: # Exit code
@@ -263,7 +263,7 @@ def _complain(text, code, command=''):
     print(f'boneage{command and " "+command}: {text}', file=sys.stderr)
     return code
 
-# %% ../nbs/cli.ipynb #e4cc6cd9
+# %% ../nbs/cli.ipynb #1ffeed08
 def _run(fn, args): # call a command; its exit code
     name, many = fn.__name__, args.pop('films', ()) if fn is predict else ()
     try: return fn(*many, **args) or OK

@@ -7,10 +7,10 @@ Docs: https://boneage.github.io/boneage/predict.html.md"""
 # %% auto #0
 __all__ = ['NOTICE', 'Reading', 'explain', 'heat_overlay', 'reading_figure', 'BoneAgePredictor', 'find_model']
 
-# %% ../nbs/05_predict.ipynb #cab95c0b
+# %% ../nbs/05_predict.ipynb #8cb53c09
 "From a film and a sex to months, an interval and a picture, or to a refusal with its reason."
 
-# %% ../nbs/05_predict.ipynb #c46ed299
+# %% ../nbs/05_predict.ipynb #9fc91c53
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from .core import FilmError, Refusal, Radiograph, check_manifest, load_film, mon
 from .cropping import Crop, crop_film
 from .segmentation import HandMask, get_segmenter
 
-# %% ../nbs/05_predict.ipynb #350a8d40
+# %% ../nbs/05_predict.ipynb #077b2cc6
 NOTICE = 'research use only, not a medical device'
 
 @dataclass
@@ -44,7 +44,7 @@ class Reading:
         width = f'; 90% interval {self.low:.0f} to {self.high:.0f}' if np.isfinite(self.low) else '; no interval'
         return f'{months2ym(self.months)} ({self.months:.1f} months{width}), {who}, {self.model}; {NOTICE}'
 
-# %% ../nbs/05_predict.ipynb #10747d07
+# %% ../nbs/05_predict.ipynb #2594c562
 def explain(
     model, # BoneAgeModel
     pixels:np.ndarray, # uint8 SxS, the crop at the network's side
@@ -61,7 +61,7 @@ def explain(
     cam = cv2.resize(cam.astype(np.float32), pixels.shape[::-1], interpolation=cv2.INTER_CUBIC).clip(0)
     return cam/max(float(cam.max()), 1e-12)
 
-# %% ../nbs/05_predict.ipynb #5b4ebff5
+# %% ../nbs/05_predict.ipynb #3f6e283a
 def heat_overlay(
     pixels:np.ndarray, # uint8 SxS
     heat:np.ndarray, # float SxS, 0 to 1
@@ -71,7 +71,7 @@ def heat_overlay(
     color = cv2.applyColorMap((heat*255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     return cv2.addWeighted(np.repeat(pixels[..., None], 3, 2), .65, np.ascontiguousarray(color), .5, 0)
 
-# %% ../nbs/05_predict.ipynb #cffeca49
+# %% ../nbs/05_predict.ipynb #8b8ecd5b
 def reading_figure(reading:Reading): # matplotlib Figure
     "Film with outline, crop and heat, side by side, under the answer"
     from boneage.core import show_films
@@ -90,7 +90,7 @@ def _reading_png(self):
 
 Reading._repr_png_ = _reading_png
 
-# %% ../nbs/05_predict.ipynb #9c477119
+# %% ../nbs/05_predict.ipynb #b45ab77a
 class BoneAgePredictor:
     "Films in, readings out"
     def __init__(self,
@@ -112,7 +112,7 @@ def find_model(
     p = Path(str(model))
     return load_release(p) if p.with_suffix('.json').is_file() or p.suffix or len(p.parts) > 1 else as_model(str(model))
 
-# %% ../nbs/05_predict.ipynb #3c0f9525
+# %% ../nbs/05_predict.ipynb #dd1d836c
 def _see(self, row): # -> film, hand, crop and the network's own input
     from boneage.train_fastai import fit_crop
     film = load_film(row)
@@ -138,7 +138,7 @@ def _predict(self,
 
 BoneAgePredictor.predict = _predict
 
-# %% ../nbs/05_predict.ipynb #0664047c
+# %% ../nbs/05_predict.ipynb #816b8240
 def _predict_df(self,
     df:pd.DataFrame, # id, path, sex [, aspect]
 )->pd.DataFrame: # with pred_months, pred_low, pred_high, model, pred_error

@@ -16,13 +16,13 @@ __all__ = ['SEX2NUM', 'AUGMENTS', 'GREY', 'ARCHS', 'LRS', 'LEVEL', 'MIN_BAND', '
            'make_card', 'with_hash', 'held_out', 'as_model', 'learner_card', 'save_release', 'load_release',
            'read_card', 'load_exported', 'pretrained_names', 'from_pretrained', 'predict_df', 'Trained', 'train_df']
 
-# %% ../nbs/03_train_fastai.ipynb #f7202bb3
+# %% ../nbs/03_train_fastai.ipynb #20bd9228
 """Trains a bone age model from a table of crops: data, network, resumable training, intervals, and a release without pickle."""
 
-# %% ../nbs/03_train_fastai.ipynb #b7fabeeb
+# %% ../nbs/03_train_fastai.ipynb #87bd5d3c
 from fastai.vision.all import *
 
-# %% ../nbs/03_train_fastai.ipynb #0645bfcf
+# %% ../nbs/03_train_fastai.ipynb #2494465a
 import hashlib, importlib.metadata, json, math, platform, time, warnings
 from dataclasses import dataclass
 from datetime import date as Date
@@ -33,7 +33,7 @@ from .cropping import resize_to
 from .evaluate import AGE_BANDS, age_band, mean_ci
 from .rsna import refuse_test
 
-# %% ../nbs/03_train_fastai.ipynb #ff0a0096
+# %% ../nbs/03_train_fastai.ipynb #ad2d3f5a
 def _left_out(df):
     "Why each row can not be trained on; '' if it can"
     crop = df.crop_path.astype(object).where(df.crop_path.notna(), '')
@@ -53,7 +53,7 @@ def training_rows(
     why = _left_out(df)
     return df[why == ''].reset_index(drop=True), df.assign(why=why)[why != '']
 
-# %% ../nbs/03_train_fastai.ipynb #7741b174
+# %% ../nbs/03_train_fastai.ipynb #21908f26
 def _patients(df): # the patient of each row; a film without one is its own patient
     own = 'film ' + df['id'].astype(str)
     return own if 'patient_id' not in df else own.where(df.patient_id.isna(), 'patient ' + df.patient_id.astype(str))
@@ -72,7 +72,7 @@ def split_df(
     held = set(who.index[np.diff(steps) > 0])
     return df.assign(split=np.where(_patients(df).isin(held), 'valid', 'train'))
 
-# %% ../nbs/03_train_fastai.ipynb #2b26d157
+# %% ../nbs/03_train_fastai.ipynb #7ed7c71c
 def with_split(
     df:pd.DataFrame, # rows of `training_rows`
     valid_pct:float=.2, # share held out if the table brings no validation rows
@@ -88,7 +88,7 @@ def with_split(
     if problems: raise ManifestError(problems, 'split')
     return df
 
-# %% ../nbs/03_train_fastai.ipynb #57fd711f
+# %% ../nbs/03_train_fastai.ipynb #54d4d5b5
 def fit_crop(
     pixels:np.ndarray, # uint8 SxS, a crop
     size:int, # side of the network's input, px
@@ -109,7 +109,7 @@ def read_crop(
     try: return fit_crop(img, size)
     except FilmError as e: raise FilmError(f'{path}: {e}') from None
 
-# %% ../nbs/03_train_fastai.ipynb #290c1c61
+# %% ../nbs/03_train_fastai.ipynb #0e33777e
 def _decode(path, size):
     try: return read_crop(path, size)
     except FilmError as e: return str(e)
@@ -132,7 +132,7 @@ def load_crops(
     with atomic_path(file) as tmp: np.save(tmp, np.stack(imgs))
     return np.load(file, mmap_mode='r')
 
-# %% ../nbs/03_train_fastai.ipynb #8a10a7a9
+# %% ../nbs/03_train_fastai.ipynb #dfbff2f7
 SEX2NUM = dict(F=-1., M=1.)   # symmetric, so that neither sex is the one without a signal
 
 def sex2num(
@@ -148,7 +148,7 @@ class FilmReader(Transform):
     def encodes(self, path): return TensorImageBW(torch.from_numpy(self.pixels(path).copy())[None])
     def __getstate__(self): return self.__dict__ | dict(films={})
 
-# %% ../nbs/03_train_fastai.ipynb #c01e8ce1
+# %% ../nbs/03_train_fastai.ipynb #b98b4591
 def film_block(
     size:int, # side of the network's input, px
     films:dict|None=None, # path -> decoded crop; None reads files
@@ -160,7 +160,7 @@ def sex_block()->TransformBlock:
     "The block of sexes."
     return TransformBlock(type_tfms=sex2num)
 
-# %% ../nbs/03_train_fastai.ipynb #6799e8f3
+# %% ../nbs/03_train_fastai.ipynb #f9534ab4
 class FilmDL(TfmdDL):
     "A loader that gathers a batch of films at once."
     def create_item(self, i): return i or 0
@@ -172,7 +172,7 @@ class FilmDL(TfmdDL):
         sex = tensor([SEX2NUM[to_sex(s)] for s in items.sex])
         return (imgs, sex, tensor(items.age_months.to_numpy(np.float32))) if len(ds.tls) > 2 else (imgs, sex)
 
-# %% ../nbs/03_train_fastai.ipynb #b54570e1
+# %% ../nbs/03_train_fastai.ipynb #1c8121a2
 def warp_films(
     x:Tensor, # float N x 1 x S x S
     degrees:Tensor, # (N,) turn
@@ -187,7 +187,7 @@ def warp_films(
     rows = torch.stack([a.cos()*s*mirror, -a.sin()*s, -2*shift[:, 0], a.sin()*s*mirror, a.cos()*s, -2*shift[:, 1]], 1)
     return F.grid_sample(x, F.affine_grid(rows.view(-1, 2, 3).to(x), list(x.shape), align_corners=False), align_corners=False)
 
-# %% ../nbs/03_train_fastai.ipynb #8d56fc79
+# %% ../nbs/03_train_fastai.ipynb #c088fca3
 def tone_films(
     x:Tensor, # float N x 1 x S x S, 0 to 1
     gain:Tensor, # (N,) brightness factor
@@ -211,7 +211,7 @@ class FilmAugment(RandTransform):
         y = tone_films(y, 1 + draw(self.tone), 1 + draw(self.tone), gamma=1 + draw(self.gamma))
         return TensorImageBW(y)
 
-# %% ../nbs/03_train_fastai.ipynb #6663fdeb
+# %% ../nbs/03_train_fastai.ipynb #ba3eeb51
 AUGMENTS = dict(light=FilmAugment, none=None)
 
 def _pick(choices, name, what): # a named choice, or an error that lists them
@@ -239,7 +239,7 @@ def bone_age_dls(
 def split_by_column(df): # row numbers of train and valid
     return [np.flatnonzero(df.split == s).tolist() for s in ('train', 'valid')]
 
-# %% ../nbs/03_train_fastai.ipynb #e5210150
+# %% ../nbs/03_train_fastai.ipynb #c9b34c26
 GREY = .449, .226   # mean and sd of the ImageNet channels, averaged over red, green and blue
 
 class TinyBlock(nn.Module):
@@ -269,7 +269,7 @@ def make_body(
     if state is not None: net.load_state_dict(state)
     return create_body(net, n_in=1, pretrained=state is not None)
 
-# %% ../nbs/03_train_fastai.ipynb #456be155
+# %% ../nbs/03_train_fastai.ipynb #d0df39f4
 class BoneAgeNet(nn.Module):
     "Film and sex to months."
     def __init__(self, arch='resnet50', mean=127., sd=41., *, state=None, sex_features=32, hidden=128, drop=.2):
@@ -289,7 +289,7 @@ class BoneAgeNet(nn.Module):
         return self.head(both)[:, 0].float()*self.age_sd + self.age_mean
     def forward(self, film, sex): return self.read(self.features(film), sex)
 
-# %% ../nbs/03_train_fastai.ipynb #2adf5e0e
+# %% ../nbs/03_train_fastai.ipynb #7102a29f
 def imagenet_file(
     arch:str, # torchvision name
 )->tuple: # URL, file in torch's cache
@@ -316,7 +316,7 @@ def imagenet_state(
     if not sha.startswith(want): raise ValueError(f'{file}: damaged (SHA-256 {sha[:8]}..., expected {want}...); delete it and try again')
     return torch.load(file, weights_only=True)
 
-# %% ../nbs/03_train_fastai.ipynb #223229cc
+# %% ../nbs/03_train_fastai.ipynb #99744cbb
 def start_state(
     arch:str, # name in `ARCHS`
     weights:str|Path|None='imagenet', # 'imagenet', None or 'none' for a random start, or a file with a torchvision state dict
@@ -330,7 +330,7 @@ def start_state(
     try: return load_tensors(Path(weights).read_bytes()) if str(weights).endswith('.safetensors') else torch.load(weights, weights_only=True)
     except Exception as e: raise ValueError(f'{weights}: not readable as weights ({type(e).__name__}); expected a torchvision state dict') from e
 
-# %% ../nbs/03_train_fastai.ipynb #835ea4a8
+# %% ../nbs/03_train_fastai.ipynb #827b3230
 class MonthsLoss:
     "Smooth L1 of the error in standard deviations; takes months."
     def __init__(self, sd, reduction='mean'): store_attr()
@@ -343,7 +343,7 @@ def mae(
     "Mean absolute error."
     return (pred - months).abs().mean()
 
-# %% ../nbs/03_train_fastai.ipynb #8a31219f
+# %% ../nbs/03_train_fastai.ipynb #e7db1698
 class BoneAgeLearner(Learner):
     "A Learner that can go on at `first_epoch` and carries the facts of its training."
     first_epoch = 0
@@ -372,7 +372,7 @@ def bone_age_learner(
     learn.facts = dict(arch=arch, weights=str(weights or 'none'), size=film_reader(dls).size, bs=dls.bs, seed=seed, data=data_facts(dls))
     return learn
 
-# %% ../nbs/03_train_fastai.ipynb #9fab75ed
+# %% ../nbs/03_train_fastai.ipynb #7d5b74d6
 def film_reader(
     dls:DataLoaders, # of `bone_age_dls`
 )->FilmReader:
@@ -394,7 +394,7 @@ def data_facts(
     return out | dict(sources=sorted(both.source.dropna().astype(str).unique().tolist()) if 'source' in both else [],
                       segmenters=sorted(both.segmenter.dropna().astype(str).unique().tolist()) if 'segmenter' in both else [])
 
-# %% ../nbs/03_train_fastai.ipynb #4ec989a6
+# %% ../nbs/03_train_fastai.ipynb #8c4da81f
 class EpochSeed(Callback):
     "Seed every epoch from the run's seed and the epoch's number."
     order = -20
@@ -412,7 +412,7 @@ class KeepBest(SaveModelCallback):
     def _save(self, name):
         with atomic_path(self.path/self.learn.model_dir/f'{name}.pth') as tmp: torch.save(self.model.state_dict(), tmp)
 
-# %% ../nbs/03_train_fastai.ipynb #fa78b085
+# %% ../nbs/03_train_fastai.ipynb #cb1ecc7c
 def _plain(o): # to what torch.load(weights_only=True) reads back
     if isinstance(o, dict): return {k: _plain(v) for k, v in o.items()}
     if isinstance(o, (list, tuple, L)): return [_plain(v) for v in o]
@@ -436,7 +436,7 @@ def check_same_run(
     diff = [f'{k}: {old.get(k)!r} then, {v!r} now' for k, v in settings.items() if old.get(k) != v]
     if diff: raise ValueError(f'{file} belongs to another run ({"; ".join(diff)}); use the same settings, another folder, or resume=False to start again')
 
-# %% ../nbs/03_train_fastai.ipynb #ea378e25
+# %% ../nbs/03_train_fastai.ipynb #32aa0acb
 class Checkpoint(Callback):
     "Write the whole training state after each epoch, and go on from it."
     order = 70
@@ -457,7 +457,7 @@ class Checkpoint(Callback):
         if self.log: self.log('epoch {epoch}/{n}  train {train_loss:.3f}  valid {valid_loss:.3f}  MAE {mae:.2f} months  {seconds:.1f} s'.format(n=self.n_epoch, **self.rows[-1]))
     def after_fit(self): self.learn.history, self.learn.seconds, self.learn.first_epoch = pd.DataFrame(self.rows), self.seconds, 0
 
-# %% ../nbs/03_train_fastai.ipynb #997169f6
+# %% ../nbs/03_train_fastai.ipynb #8a0834e3
 @patch
 def _save(self:Checkpoint):
     rec, keep, opt = self.recorder, self.learn.keep_best, self.opt.state_dict()
@@ -477,7 +477,7 @@ def _load(self:Checkpoint, state):
     rec.lrs, rec.iters, rec.losses, rec.values = state['rec']
     if 'scaler' in state: self.learn.scaler.load_state_dict(state['scaler'])
 
-# %% ../nbs/03_train_fastai.ipynb #1c5c5f7b
+# %% ../nbs/03_train_fastai.ipynb #6b3b2993
 class CpuBF16(Callback):
     "bfloat16 on a CPU: fastai's `MixedPrecision` speaks to GPUs only."
     order = 10
@@ -497,7 +497,7 @@ def precision_cbs(
     if precision == 'bf16': return precision, [CpuBF16()]
     raise ValueError(f"precision is {precision!r} on a {torch.device(device).type}; choose 'auto', 'fp32' or 'bf16' ('fp16' needs a GPU)")
 
-# %% ../nbs/03_train_fastai.ipynb #f8102739
+# %% ../nbs/03_train_fastai.ipynb #446d288c
 @patch
 def fit_months(self:BoneAgeLearner,
     epochs:int, # passes over the training films
@@ -527,7 +527,7 @@ def hardware(device)->str:
     if torch.device(device).type == 'cuda': return torch.cuda.get_device_name(device)
     return f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
 
-# %% ../nbs/03_train_fastai.ipynb #013a585c
+# %% ../nbs/03_train_fastai.ipynb #253ee8f5
 @torch.no_grad()
 def predict_films(
     net:nn.Module, # `BoneAgeNet`
@@ -546,7 +546,7 @@ def predict_films(
     finally: net.train(was)
     return torch.cat(out).double().numpy() if out else np.zeros(0)
 
-# %% ../nbs/03_train_fastai.ipynb #6ddb325f
+# %% ../nbs/03_train_fastai.ipynb #80fef776
 LEVEL, MIN_BAND, MIN_SEX = .9, 50, 20   # nominal coverage; films needed for a width of its own
 
 def conformal_width(
@@ -557,7 +557,7 @@ def conformal_width(
     errors, k = np.sort(np.asarray(errors, float)), math.ceil((len(errors) + 1)*level - 1e-9)
     return float(errors[k-1]) if 0 < k <= len(errors) else np.nan
 
-# %% ../nbs/03_train_fastai.ipynb #5ebb0a67
+# %% ../nbs/03_train_fastai.ipynb #61bfbfda
 def fit_intervals(
     df:pd.DataFrame, # held-out films: sex, age_months, pred_months
     level:float=LEVEL, # wanted coverage
@@ -575,7 +575,7 @@ def fit_intervals(
 
 def _or_none(x): return round(float(x), 3) if np.isfinite(x) else None # JSON has no NaN
 
-# %% ../nbs/03_train_fastai.ipynb #192fe737
+# %% ../nbs/03_train_fastai.ipynb #4020e16d
 def interval(
     card:dict, # of a model, or any dict with `intervals` as `fit_intervals` makes it
     months:float, # predicted
@@ -589,7 +589,7 @@ def interval(
     w = next((width[k] for k in ((sex, band), (sex, None), (None, None)) if width.get(k) is not None), np.nan)
     return max(0., months - w) if np.isfinite(w) else np.nan, months + w
 
-# %% ../nbs/03_train_fastai.ipynb #6f88ce7a
+# %% ../nbs/03_train_fastai.ipynb #f8ffead4
 FORMAT = 'boneage-release-1'
 RSNA_TERMS = ('Trained on films of the RSNA Pediatric Bone Age Challenge 2017: for non-commercial research and education only. Cite Halabi SS et al., '
               'Radiology 2019;290(2):498-503, doi:10.1148/radiol.2018180736.')
@@ -604,7 +604,7 @@ def licence_note(
     if any('rsna' in s.lower() for s in sources): return RSNA_TERMS
     return SYNTHETIC_TERMS if sources and all('synthetic' in s.lower() for s in sources) else OTHER_TERMS
 
-# %% ../nbs/03_train_fastai.ipynb #0ea1482e
+# %% ../nbs/03_train_fastai.ipynb #5e1d5007
 class BoneAgeModel:
     "A network and its card: films and sex in, months and interval out."
     def __init__(self, net:BoneAgeNet, card:dict): self.net, self.card = net.eval(), card
@@ -616,7 +616,7 @@ class BoneAgeModel:
     def interval(self, months, sex): return interval(self.card, months, sex)
     def __repr__(self): return f"BoneAgeModel({self.version}, {self.card['architecture']['arch']}, {self.size} px)"
 
-# %% ../nbs/03_train_fastai.ipynb #562b6b60
+# %% ../nbs/03_train_fastai.ipynb #a1d60230
 LIBRARIES = 'torch', 'torchvision', 'fastai', 'numpy', 'opencv-python', 'safetensors'
 
 def net_bytes(
@@ -632,7 +632,7 @@ def versions()->dict:
     "The libraries that made the weights."
     return dict(python=platform.python_version()) | {n: importlib.metadata.version(n) for n in LIBRARIES}
 
-# %% ../nbs/03_train_fastai.ipynb #8df5d3b0
+# %% ../nbs/03_train_fastai.ipynb #0bec71c6
 def make_card(
     learn:Learner, # after `fit_months`
     valid:pd.DataFrame, # predictions on the held-out films: sex, age_months, pred_months
@@ -655,7 +655,7 @@ def make_card(
 def _crop_side(df): # side of the crops on disk, px
     return int(cv2.imdecode(np.fromfile(df.crop_path.iloc[0], np.uint8), cv2.IMREAD_GRAYSCALE).shape[0])
 
-# %% ../nbs/03_train_fastai.ipynb #f1a1b240
+# %% ../nbs/03_train_fastai.ipynb #da574c44
 def with_hash(card:dict, data:bytes, dtype:str)->dict: # the card knows its weights
     "Add the weights' hash to a card."
     return card | dict(weights=dict(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), dtype=dtype))
@@ -680,7 +680,7 @@ def learner_card(learn): # made once after training, and kept through an export
     if not hasattr(learn, 'card'): learn.card = make_card(learn, held_out(learn))
     return learn.card
 
-# %% ../nbs/03_train_fastai.ipynb #a473b89b
+# %% ../nbs/03_train_fastai.ipynb #9831e164
 def _pair(path): # weights and card of a release, whichever is named
     p = Path(path)
     stem = str(p)[:-len(p.suffix)] if p.suffix in ('.safetensors', '.json') else str(p)
@@ -701,7 +701,7 @@ def save_release(
     with atomic_path(card) as tmp: tmp.write_text(text)
     return card
 
-# %% ../nbs/03_train_fastai.ipynb #fcd85413
+# %% ../nbs/03_train_fastai.ipynb #8133951a
 def load_release(
     path, # either file of a release, or their common name
 )->BoneAgeModel: # on the CPU, float32
@@ -731,7 +731,7 @@ def _net_from(card, data, file):
     except RuntimeError as e: raise ValueError(f"{file}: the weights do not fit the architecture {card['architecture']['arch']!r} that the card names\n{str(e)[:300]}") from None
     return net
 
-# %% ../nbs/03_train_fastai.ipynb #6abff83c
+# %% ../nbs/03_train_fastai.ipynb #5cdc7383
 @patch
 def _repr_markdown_(self:BoneAgeModel):
     c = self.card
@@ -742,7 +742,7 @@ def _repr_markdown_(self:BoneAgeModel):
             'training': f"{t['epochs']} epochs, {t['seconds']} s, {t['hardware']}", 'terms': c['licence'], 'use': c['intended_use']}
     return '| | |\n|---|---|\n' + '\n'.join(f'| {k} | {v} |' for k, v in rows.items())
 
-# %% ../nbs/03_train_fastai.ipynb #4aeb9add
+# %% ../nbs/03_train_fastai.ipynb #e63450f9
 def load_exported(
     path, # file written by `learn.export`; only files you trust
 )->Learner:
@@ -751,7 +751,7 @@ def load_exported(
         warnings.filterwarnings('ignore', message='load_learner')
         return load_learner(path)
 
-# %% ../nbs/03_train_fastai.ipynb #1c0df119
+# %% ../nbs/03_train_fastai.ipynb #91d895dc
 WEIGHTS = Path(__file__).parent/'weights' if '__file__' in globals() else Path('../boneage/weights')
 
 def pretrained_names()->list:
@@ -767,7 +767,7 @@ def from_pretrained(
     have = f'choose one of: {", ".join(names)}' if names else 'this version comes without weights: train a model with `boneage train` and give the path of its card'
     raise ValueError(f'no model named {name!r}; {have}')
 
-# %% ../nbs/03_train_fastai.ipynb #73ebe96f
+# %% ../nbs/03_train_fastai.ipynb #621e246c
 def _predict_row(model, row):
     if not isinstance(row.get('crop_path'), str) or not row.crop_path: raise FilmError(row.crop_error if isinstance(row.get('crop_error'), str) else 'no crop: run the cropping step first')
     sex = row.get('sex')
@@ -796,7 +796,7 @@ def predict_df(
     out = pd.DataFrame.from_dict(rows, orient='index', columns=['pred_months', 'pred_low', 'pred_high'], dtype=float).reindex(df.index)
     return df.drop(columns=[c for c in (*out, 'model', 'pred_error') if c in df]).assign(**out, model=m.version, pred_error=pd.Series(errors, index=df.index, dtype=object))
 
-# %% ../nbs/03_train_fastai.ipynb #bcc99d71
+# %% ../nbs/03_train_fastai.ipynb #8208fb4c
 @dataclass
 class Trained:
     "What a training left behind."
