@@ -13,12 +13,12 @@ __all__ = ['OSSIFICATION', 'AS_WIDE', 'CARPALS_FULL', 'GROWTH_YEARS', 'GROWTH', 
            'rect_distance', 'collimate', 'Phantom', 'hand_extent', 'place', 'make_phantom', 'make_nonhand',
            'phantom_df']
 
-# %% ../nbs/phantom.ipynb #04707307
+# %% ../nbs/phantom.ipynb #024a395c
 """Synthetic left-hand radiographs with known bone age, sex, mask and landmarks.
 
 Everything drawn here is synthetic. It is for tests, demonstrations and teaching, never for diagnosis."""
 
-# %% ../nbs/phantom.ipynb #f351da31
+# %% ../nbs/phantom.ipynb #4311c0e6
 import json
 from collections import namedtuple
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ import pandas as pd
 
 from .core import atomic_path, months2ym, outline, thumbnail_png, write_png
 
-# %% ../nbs/phantom.ipynb #35a79df5
+# %% ../nbs/phantom.ipynb #370ee3df
 _TIMES = [                                      # months: appears F, M; fusion begins F, M; fusion ends F, M
     ('capitate', 'carpal', 2, 3), ('hamate', 'carpal', 3, 4), ('radius', 'epiphysis', 10, 13, 186, 204, 210, 225),
     ('PP3', 'epiphysis', 10, 15, 160, 186, 176, 201), ('PP2', 'epiphysis', 11, 16, 160, 186, 176, 201),
@@ -49,7 +49,7 @@ _TIMES = [                                      # months: appears F, M; fusion b
 OSSIFICATION = pd.DataFrame([(*o, *[None]*(8-len(o))) for o in _TIMES], columns='centre kind appear_F appear_M fuse_start_F fuse_start_M fuse_end_F fuse_end_M'.split()).set_index('centre')
 _CENTRES = OSSIFICATION.to_dict('index')
 
-# %% ../nbs/phantom.ipynb #f80e637b
+# %% ../nbs/phantom.ipynb #169d11d4
 AS_WIDE = dict(F=84, M=108)       # months at which an epiphysis is as wide as its shaft
 CARPALS_FULL = dict(F=138, M=162) # months at which the carpals have their adult outline
 
@@ -72,7 +72,7 @@ def stage(
                 width=float(np.interp(age_months, [a, a+14, wide, f0-24, f0-6], [.22, .58, 1., 1.03, 1.12])),
                 fused=float(_ramp(age_months, f0, f1)))
 
-# %% ../nbs/phantom.ipynb #a4c09f02
+# %% ../nbs/phantom.ipynb #ace6327b
 GROWTH_YEARS = [0, 1, 2, 4, 6, 8, 10, 12, 14, 16, 18]
 GROWTH = dict(M=[.27, .36, .44, .54, .62, .69, .75, .82, .92, .98, 1.], F=[.26, .36, .44, .54, .62, .69, .77, .86, .91, .93, .93])
 
@@ -83,7 +83,7 @@ def growth(
     "How long the bones are"
     return float(np.interp(age_months/12, GROWTH_YEARS, GROWTH[sex]))
 
-# %% ../nbs/phantom.ipynb #53ecb7b1
+# %% ../nbs/phantom.ipynb #95e8d12e
 Tube = namedtuple('Tube', 'name p0 p1 u w cortex rho shear gain')
 
 def cap(
@@ -109,7 +109,7 @@ def shaft_profile(
     w = shaft + (base-shaft)*near**flare + (head-shaft)*(far if tuft else far**flare)
     return t*length, w/2*cap(t*length, caps[0]*base)*cap((1-t)*length, caps[1]*head)
 
-# %% ../nbs/phantom.ipynb #b7341b8c
+# %% ../nbs/phantom.ipynb #c8f23ee7
 _HALF = (1-np.cos(np.linspace(0, np.pi, 25)))/2
 
 def epiphysis_profile(
@@ -126,7 +126,7 @@ def disc_profile(thick, width, p=2.6): # mm, mm, squareness -> positions and hal
     "A young epiphysis: a small rounded disc"
     return _HALF*thick, width/2*np.maximum(1-np.abs(2*_HALF-1)**p, 0)**(1/p)
 
-# %% ../nbs/phantom.ipynb #4dcdfdfe
+# %% ../nbs/phantom.ipynb #abaa3ca1
 def _cortex(u, base, shaft): return .045*base + .17*shaft*np.exp(-((u/u[-1]-.52)/.27)**2)
 
 def _epiphysis(name, p0, d, zone, base, st, distal):
@@ -135,7 +135,7 @@ def _epiphysis(name, p0, d, zone, base, st, distal):
     prof = epiphysis_profile(thick, width, .85 if distal else .4) if st['width'] > .5 else disc_profile(thick, width)
     return Tube(name+'_epiphysis', p0+d*(zone-gap-thick), p0+d*(zone-gap), *prof, np.full(25, .04*base), .36, 0., 1-st['fused'])
 
-# %% ../nbs/phantom.ipynb #8961efae
+# %% ../nbs/phantom.ipynb #e18a2ed7
 def tubular(
     name:str,  # such as 'PP3'
     p0,        # near joint (x, y), mm
@@ -160,7 +160,7 @@ def tubular(
                       Tube(name+'_scar', a+.8*zone*d, a+(.8*zone+.06*base)*d, *disc_profile(.06*base, .9*base), np.full(25, .1), .9, 0., .3*f*(1-.6*f))]
     return out
 
-# %% ../nbs/phantom.ipynb #9202a429
+# %% ../nbs/phantom.ipynb #aac33ecc
 @dataclass
 class View:
     "Where millimetres fall on the film: px (x, y) = A @ mm + t"
@@ -184,7 +184,7 @@ def make_view(
     c, s = np.cos(np.radians(rotation)), np.sin(np.radians(rotation))
     return View(scale*np.array([[c, -s], [s, c]]) @ np.diag([-1. if mirror else 1., -1.]), np.asarray(t, float))
 
-# %% ../nbs/phantom.ipynb #294689c8
+# %% ../nbs/phantom.ipynb #6ecacf25
 def _patch(shape, view, points, pad):
     q, m = view(points), pad*view.scale + 1
     x0, y0 = np.maximum(np.floor(q.min(0)-m).astype(int), 0)
@@ -209,7 +209,7 @@ def draw_tube(
     depth = .62 if tube.name.startswith('radius') else .85   # depth over width: the radius is flat
     bone[win] += (2*depth*tube.gain)*(np.sqrt(np.maximum(W*W-V2, 0)) - (1-rho)*inner)
 
-# %% ../nbs/phantom.ipynb #14df24d9
+# %% ../nbs/phantom.ipynb #ee5a0729
 LENGTHS = dict(MC=(46, 65, 63, 56, 53), PP=(32, 40, 45, 41, 33), MP=(0, 23, 27, 26, 18), DP=(22, 17, 18, 18, 16))
 SHAFTS = dict(MC=(9.4, 7.9, 8, 6.6, 6.9), PP=(8.4, 8.3, 8.8, 8.1, 6.8), MP=(0, 7.2, 7.6, 7.2, 5.9), DP=(5.2, 4.3, 4.7, 4.5, 3.8))
 BASES = dict(MC=(14.5, 14.5, 13, 11, 12), PP=(14.5, 15, 15.8, 14.6, 13), MP=(0, 12.8, 13.6, 12.8, 10.6), DP=(12.5, 10, 10.6, 10.2, 8.2))
@@ -218,7 +218,7 @@ MC_BASE = np.array(((25, 27.5), (11, 36), (-1.5, 36), (-11, 34.5), (-19.5, 31.5)
 MC_ANGLE, PP_ANGLE = (40, 5, -5, -16, -28), (38, 13, -3, -18, -36)                  # degrees towards the thumb
 FINGER_RADIUS = np.array(((12.5, 10.6, 8.6, 8.6), (9.7, 9.0, 8.1, 6.9), (10.2, 9.5, 8.5, 7.3), (9.7, 9.0, 8.1, 6.9), (8.7, 8.1, 7.2, 6.2)))
 
-# %% ../nbs/phantom.ipynb #eb5bdc37
+# %% ../nbs/phantom.ipynb #fb8c252b
 CARPALS = dict(
     capitate=[(-5,34.5),(2.5,35),(5,31),(4.6,24),(4.6,17),(2.2,12),(-2,11.5),(-5,14.5),(-5.6,21),(-6,29)],
     hamate=[(-7.5,33.5),(-7.2,25),(-6.6,17),(-8.8,15),(-12.5,20),(-17.5,25.5),(-20,29.5),(-16,31.5),(-12,33)],
@@ -236,7 +236,7 @@ def _smooth(points, n=64): # closed Catmull-Rom curve through the corners
     a, b, c, d = (p[(i+k) % len(p)] for k in (-1, 0, 1, 2))
     return .5*(2*b + (c-a)*t + (2*a-5*b+4*c-d)*t**2 + (3*b-a-3*c+d)*t**3)
 
-# %% ../nbs/phantom.ipynb #a836f476
+# %% ../nbs/phantom.ipynb #0c6d574f
 def carpal(
     name:str,       # a key of `CARPALS`
     size:float,     # 0..1, from `stage`
@@ -260,7 +260,7 @@ def draw_blob(bone, blob, view): # map of bone thickness, mm; Blob; View
     shell = np.exp(-((edge*(1-q)-.5)/.55)**2)*(q < 1)
     bone[win] += blob.depth*(blob.rho*np.sqrt(1-q**3) + .13*shell)
 
-# %% ../nbs/phantom.ipynb #5f2029fd
+# %% ../nbs/phantom.ipynb #9175ee32
 @dataclass
 class Hand:
     "One hand in millimetres: wrist at the origin, x towards the thumb, y towards the fingertips"
@@ -276,7 +276,7 @@ class _Growth:
         self.ripe = float(_ramp(age, 12, 150 if sex == 'F' else 174))
         self.cartilage = (.7 + 1.1*(1-_ramp(age, 12, 170)))*g**.5
 
-# %% ../nbs/phantom.ipynb #bb3dab1f
+# %% ../nbs/phantom.ipynb #83595583
 def _angles(i, rng, spread, variation): # of metacarpal and phalanges, degrees towards the thumb
     n = lambda sd: variation*rng.normal(0, sd)
     mc = MC_ANGLE[i]*(.7+.3*spread) + n(1)
@@ -300,7 +300,7 @@ def _add_digit(hand, i, o, rng, spread, variation):
     hand.soft += [(points[j], points[j+1], r[j], r[j+1], .95, 'hand') for j in range(len(points)-1)]
     hand.soft.append((joints[0], joints[1], (14 if i else 13)*f, (12.6 if i else 12.8)*f, .95, 'hand'))
 
-# %% ../nbs/phantom.ipynb #f7e4f3d9
+# %% ../nbs/phantom.ipynb #bd496ac5
 def _add_palm(hand, o): # finger webs, thumb web and the ball of the little finger
     lm, f, g = hand.landmarks, o.flesh, o.scale
     webs = [.62*lm[f'PP{k}_base']+.38*lm[f'PP{k}_head'] for k in (2, 3, 4, 5)]
@@ -318,7 +318,7 @@ def _add_carpals(hand, o):
     r = 2.7*s['size']**.5*g
     hand.blobs.append(Blob('sesamoid', c, np.c_[np.cos(a), 1.2*np.sin(a)]*r, 1.6*r, .7)); hand.landmarks['sesamoid'] = c
 
-# %% ../nbs/phantom.ipynb #7deaec2e
+# %% ../nbs/phantom.ipynb #f968fb2b
 FOREARM = dict(radius=(3.5, 5.5, 1., 31, 14.5, 9., -.2), ulna=(-22.5, -17.5, -3.5, 16, 10.5, 7., 0.)) # x, x of the shaft, y, base, shaft, growth zone, shear
 
 def _add_forearm_bone(hand, o, name, at):
@@ -346,7 +346,7 @@ def _add_forearm(hand, o, deviation):
     hand.soft += [(np.array([-3., 24])*g, at(-4*g, -2*g), 30*f, 29.5*f, .56, 'hand'), (at(-4*g, -2*g), at(-5*g, -70*g), 29.5*f, 34*f, .56, 'forearm'),
                   (at(-5*g, -70*g), at(-6*g, -420*g), 34*f, 46*f, .58, 'forearm')]
 
-# %% ../nbs/phantom.ipynb #05a3f0b4
+# %% ../nbs/phantom.ipynb #91b09101
 def hand_geometry(
     age_months:float, # bone age, months
     sex:str,          # 'F' or 'M'
@@ -363,7 +363,7 @@ def hand_geometry(
     _add_palm(hand, o); _add_carpals(hand, o); _add_forearm(hand, o, deviation)
     return hand
 
-# %% ../nbs/phantom.ipynb #379af6d3
+# %% ../nbs/phantom.ipynb #8776ffc5
 def draw_bones(
     shape:tuple, # (height, width), px
     hand:Hand,
@@ -376,7 +376,7 @@ def draw_bones(
     for b in hand.blobs: draw_blob(fine, b, v)
     return cv2.resize(fine, shape[::-1], interpolation=cv2.INTER_AREA)
 
-# %% ../nbs/phantom.ipynb #2d7dc9d7
+# %% ../nbs/phantom.ipynb #660a61ab
 def _capsule(X, Y, p0, p1, r0, r1): # distance to its surface and its radius there, mm
     ax, ay = np.float32(p1[0]-p0[0]), np.float32(p1[1]-p0[1]); ux, uy = X-np.float32(p0[0]), Y-np.float32(p0[1])
     t = np.clip((ux*ax+uy*ay)/max(ax*ax+ay*ay, 1e-6), 0, 1); r = np.float32(r0)+t*np.float32(r1-r0)
@@ -405,7 +405,7 @@ def soft_tissue(
     w = np.clip(depth/(5*hand.scale)-.4, 0, 1)
     return sdf, T*(1-w) + w*cv2.GaussianBlur(T, (0, 0), 2.5*hand.scale*view.scale), (arm < 0) & inside
 
-# %% ../nbs/phantom.ipynb #a4f286bb
+# %% ../nbs/phantom.ipynb #b9a64ec8
 MU_SOFT, MU_BONE = .021, .062  # per mm; bone beyond the soft tissue it replaces; about what soft hand exposures show
 
 def attenuate(
@@ -425,7 +425,7 @@ def film_response(
     y, y0 = (1/(1+np.exp(-contrast*(o-mid))) for o in (loss, 0.))
     return (y-y0)/(1-y0)
 
-# %% ../nbs/phantom.ipynb #fb474d19
+# %% ../nbs/phantom.ipynb #eccf5e55
 GLYPHS = dict(L='00 04 24', R='04 00 20 22 02,12 24', E='20 00 04 24,02 12', F='20 00 04,02 12', H='00 04,20 24,02 22', K='00 04,20 02 24',
               M='04 00 12 20 24', N='04 00 24 20', T='00 20,10 14', V='00 14 20', X='00 24,20 04', Z='00 20 04 24')
 
@@ -453,7 +453,7 @@ def marker_stamp(
     M = cv2.getRotationMatrix2D((n/2, n/2), float(angle), .8)
     return tuple(cv2.resize(cv2.warpAffine(o, M, (n, n)), (size, size), interpolation=cv2.INTER_AREA).astype(np.float32)/255 for o in (lead, plate))
 
-# %% ../nbs/phantom.ipynb #5c076e34
+# %% ../nbs/phantom.ipynb #86e9c5af
 def rect_distance(
     shape:tuple,  # (height, width), px
     lo, hi,       # corners (x, y) in the turned frame, px
@@ -472,7 +472,7 @@ def collimate(shape, points, rng, below): # px; points (x, y) to keep; Generator
     lo, hi = q.min(0)-rng.uniform(.015, .12, 2)*L, q.max(0)+rng.uniform(.015, .12, 2)*L
     return rect_distance(shape, lo, (hi[0], q[:, 1].max()+below*L), a)
 
-# %% ../nbs/phantom.ipynb #7f5a38c8
+# %% ../nbs/phantom.ipynb #86f39924
 TONES = dict(black=((2, 14), (185, 255), .62), grey=((22, 60), (110, 215), .22), pale=((95, 150), (190, 245), .16)) # empty film, densest bone, share
 
 def _tone(rng):
@@ -491,7 +491,7 @@ def _frame(y, mask, d, rng, px): # outside the field: black, hazy with a bright 
     if kind == 'haze': y = y + rng.uniform(.15, .8)*np.exp(-(d/(rng.uniform(.8, 1.8)*px))**2)
     return y*(1-edge) + out*edge, mask & (d < 0)
 
-# %% ../nbs/phantom.ipynb #3d8c883d
+# %% ../nbs/phantom.ipynb #88df29af
 FAULTS = 'inverted', 'second_hand', 'rotated', 'cropped', 'dark', 'overexposed', 'bright_plate', 'blurred', 'marker_on_hand'
 
 @dataclass
@@ -516,7 +516,7 @@ class Phantom:
         for y, x in self.landmarks.values(): cv2.circle(img, (round(x), round(y)), radius, (60, 220, 90), -1, cv2.LINE_AA)
         return img
 
-# %% ../nbs/phantom.ipynb #feae4d53
+# %% ../nbs/phantom.ipynb #004f2482
 def hand_extent(hand, view): # Hand, View -> corners (x, y) px around the hand without its forearm
     "Points that enclose the hand on the film"
     ends = [(view(p), r*view.scale) for p0, p1, r0, r1, _, part in hand.soft if part == 'hand' for p, r in ((p0, r0), (p1, r1))]
@@ -537,7 +537,7 @@ def place(
     fx, fy = np.clip(.5+jitter*rng.normal(0, .22), .02, .98), np.clip(.28+jitter*rng.normal(0, .12), .03, .6)
     return make_view(s, rotation, mirror, np.array([x0+(x1-x0-s*w)*fx, y0+(y1-y0-s*h)*fy])-s*lo)
 
-# %% ../nbs/phantom.ipynb #21fbfabe
+# %% ../nbs/phantom.ipynb #766ec581
 def _film_shape(size, aspect, rng, fault):
     a = 1.3 if fault == 'second_hand' else rng.uniform(.72, .92) if aspect is None else aspect
     return (size, max(round(size*a), 1)) if a <= 1 else (max(round(size/a), 1), size)
@@ -565,7 +565,7 @@ def _scene(shape, age, sex, rng, pose, side, fault, n):
         o.update(T=T+T2, B=o['B']+draw_bones(shape, other, v2), away=np.minimum(sdf, sdf2)); o['objects']['second_hand'] = sdf2 < 0
     return o
 
-# %% ../nbs/phantom.ipynb #f6ac7ed7
+# %% ../nbs/phantom.ipynb #4b1b5acd
 def _plate(o, rng, px): # a board as dense as the palm, its edge crossing the hand
     h, e = o['shape'][0], hand_extent(o['hand'], o['view'])
     a, half = rng.uniform(-25, 25), np.array([.42, .28])*h*rng.uniform(.8, 1.2, 2); k, m = np.cos(np.radians(a)), np.sin(np.radians(a))
@@ -586,7 +586,7 @@ def _find_room(free, size, rng, tries=40): # upper left corner of a free square,
     room = I[y+size, x+size]-I[y, x+size]-I[y+size, x]+I[y, x]; i = room.argmax()
     return (int(y[i]), int(x[i])) if room[i] == size*size else None
 
-# %% ../nbs/phantom.ipynb #c4108dfc
+# %% ../nbs/phantom.ipynb #b41084ef
 def _mark(img, o, field, rng, side, fault, tone):
     h, w = o['shape']; s = min(max(int(rng.uniform(.17, .28)*max(h, w)), 8), min(h, w)-1)
     if fault == 'marker_on_hand':
@@ -605,7 +605,7 @@ def _smear(img, rng, px): # the hand moved
     for t in np.linspace(-c, c, 4*n): k[round(c+t*np.sin(a)), round(c+t*np.cos(a))] += 1
     return cv2.filter2D(cv2.GaussianBlur(img, (0, 0), 1.2*px), -1, k/k.sum())
 
-# %% ../nbs/phantom.ipynb #7e98a7f8
+# %% ../nbs/phantom.ipynb #b5451e69
 def _expose(o, film, grain, side, fault, n):
     "Pixels and visible mask of a scene"
     shape = o['shape']; px = max(shape)/256
@@ -625,7 +625,7 @@ def _expose(o, film, grain, side, fault, n):
     img = np.clip(np.rint(img), 0, 255).astype(np.uint8)
     return 255-img if fault == 'inverted' else img, mask
 
-# %% ../nbs/phantom.ipynb #2c2db984
+# %% ../nbs/phantom.ipynb #2e16323c
 def _check(age_months, sex, fault, side):
     if fault is not None and fault not in FAULTS: raise ValueError(f'unknown fault {fault!r}: use None or one of {", ".join(FAULTS)}')
     if side not in ('L', 'R'): raise ValueError(f"side is {side!r}: use 'L' or 'R'")
@@ -652,7 +652,7 @@ def make_phantom(
     landmarks = {k: tuple(map(float, o['view'](p)[::-1])) for k, p in o['hand'].landmarks.items()}
     return Phantom(pixels, mask, landmarks, {**o['objects'], 'forearm': o['forearm'] & mask}, age, sex, int(seed), fault, 1/o['view'].scale)
 
-# %% ../nbs/phantom.ipynb #0a7e34de
+# %% ../nbs/phantom.ipynb #2ac6b28b
 def _empty(shape, rng):
     h, w = shape; px = max(shape)/256
     d = collimate(shape, np.array([[.15*w, .15*h], [.85*w, .8*h]]), rng, .05)
@@ -681,7 +681,7 @@ def _marker(shape, rng):
     y[y0:y0+s, x0:x0+s] = np.maximum(.15*plate+.03, lead)
     return 250*y + 2*_noise(shape, rng, 1)
 
-# %% ../nbs/phantom.ipynb #21eab830
+# %% ../nbs/phantom.ipynb #cee877c0
 def _limb(tubes, blobs, soft, shape, view, rng): # the same physics on other bones
     hand = Hand(tubes, blobs, [(np.array(a, float), np.array(b, float), *o, 'hand') for a, b, *o in soft], {}, 1.)
     _, T, _ = soft_tissue(shape, hand, view)
@@ -697,7 +697,7 @@ def _oval(x, y, rx, ry, depth):
     a = np.linspace(-np.pi, np.pi, 40, endpoint=False)
     return Blob('', np.array([x, y], float), np.c_[rx*np.cos(a), ry*np.sin(a)], depth, .4)
 
-# %% ../nbs/phantom.ipynb #07541c91
+# %% ../nbs/phantom.ipynb #7ece4cd6
 TARSALS = (14, -20, 9, 10), (3, -18, 7, 10), (-6, -20, 6, 9), (-16, -24, 9, 12), (12, -38, 14, 8), (4, -62, 16, 20), (-14, -50, 11, 16), (0, -95, 19, 26) # x, y, radii, mm
 
 def _foot(shape, rng):
@@ -724,7 +724,7 @@ def _chest(shape, rng):
     img = body*(.62-.5*air+.14*ribs+.25*spine+.3*heart+.25*_ramp(y, .74, .84))
     return 8 + 235*np.clip(cv2.GaussianBlur(img.astype(np.float32), (0, 0), h/250), 0, 1) + 3*_noise(shape, rng, h/256)
 
-# %% ../nbs/phantom.ipynb #c5d00a38
+# %% ../nbs/phantom.ipynb #2c035757
 _NONHAND = dict(empty=_empty, uniform=_uniform, noise=_static, gradient=_gradient, text=_text, marker=_marker, foot=_foot, chest=_chest, knee=_knee)
 NONHANDS = tuple(_NONHAND)
 
@@ -738,7 +738,7 @@ def make_nonhand(
     rng = np.random.default_rng([seed, 4, NONHANDS.index(kind)])
     return np.clip(np.rint(_NONHAND[kind]((size, int(size*rng.uniform(.75, .95))), rng)), 0, 255).astype(np.uint8)
 
-# %% ../nbs/phantom.ipynb #70b94203
+# %% ../nbs/phantom.ipynb #b00e9beb
 def _plan(n, seed, fault_rate, ages):
     "Ages, sexes, splits and faults from sequences that fill their range evenly at every length"
     i, u = np.arange(n), np.random.default_rng([seed, 101]).random(3)
@@ -754,7 +754,7 @@ def _draw_row(row, seed, size, k):
     ph = make_phantom(seed*100_003+k, row.age_months, row.sex, size=size, fault=row.fault or None)
     write_png(row.true_mask_path, ph.mask); write_png(row.path, ph.pixels)
 
-# %% ../nbs/phantom.ipynb #112e4936
+# %% ../nbs/phantom.ipynb #ff5d5650
 DRAWING = 1 # raised when the drawing changes, so that old folders are redrawn
 
 def _claim(folder, settings): # remember what a folder was drawn with; forget films drawn otherwise
