@@ -15,10 +15,10 @@ __all__ = ['TWIN_BITS', 'SIDE', 'Flag', 'FLAGS', 'TWIN_CORR', 'DECISION_COLS', '
            'chip', 'card_html', 'contact_sheet_html', 'contact_sheet', 'all_decisions', 'settle', 'join_qc', 'apply_qc',
            'paired_decisions', 'disagreements', 'Agreement', 'agreement']
 
-# %% ../nbs/02_qc_widgets.ipynb #b48a8047
+# %% ../nbs/02_qc_widgets.ipynb #e9446c9e
 "Flags doubtful films in a radiologist's words, shows them worst first, and keeps every decision a person makes."
 
-# %% ../nbs/02_qc_widgets.ipynb #869e4b03
+# %% ../nbs/02_qc_widgets.ipynb #82bb8488
 import base64,csv,html,os,re,tempfile,time
 import cv2,numpy as np,pandas as pd
 from collections import OrderedDict,namedtuple
@@ -31,7 +31,7 @@ import boneage
 from .core import (FilmError,ManifestError,atomic_path,load_film,months2ym,outline,read_mask,run_rows,
     show_films,shrink)
 
-# %% ../nbs/02_qc_widgets.ipynb #7e5049f8
+# %% ../nbs/02_qc_widgets.ipynb #3aa5c904
 def palm(
     mask:np.ndarray, # bool HxW
 )->tuple: # (y, x), radius in px
@@ -40,7 +40,7 @@ def palm(
     y,x = np.unravel_index(d.argmax(), d.shape)
     return (int(y),int(x)),float(d.max())
 
-# %% ../nbs/02_qc_widgets.ipynb #4c191f39
+# %% ../nbs/02_qc_widgets.ipynb #bff1f7e8
 def disk(r): return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2*max(1,round(r))+1,)*2)
 
 def morph(
@@ -51,7 +51,7 @@ def morph(
     "Morphology with a disk, on boolean masks."
     return cv2.morphologyEx(mask.astype(np.uint8), op, disk(r)).astype(bool)
 
-# %% ../nbs/02_qc_widgets.ipynb #9f1c5cda
+# %% ../nbs/02_qc_widgets.ipynb #a8e703e6
 def find_fingers(
     mask:np.ndarray, # bool HxW
 )->list: # list of (area in palm areas, (y, x) of the tip)
@@ -66,7 +66,7 @@ def find_fingers(
         if np.ptp(d) > .4*r: res.append((len(ys)/(np.pi*r*r), (int(ys[d.argmax()]),int(xs[d.argmax()]))))
     return res
 
-# %% ../nbs/02_qc_widgets.ipynb #cecf487f
+# %% ../nbs/02_qc_widgets.ipynb #afddf4ec
 def hand_angle(
     mask:np.ndarray, # bool HxW
 )->float: # degrees from upright, clockwise positive, -180..180
@@ -81,7 +81,7 @@ def hand_angle(
     vx,vy = np.linalg.eigh(np.cov(xs,ys))[1][:,1]
     return float(np.degrees(np.arctan2(vx,-vy) if vy<0 else np.arctan2(-vx,vy)))
 
-# %% ../nbs/02_qc_widgets.ipynb #48a5b22d
+# %% ../nbs/02_qc_widgets.ipynb #7c9d4abb
 def edge_contact(
     mask:np.ndarray, # bool HxW
     angle:float=0., # direction of the fingers, degrees from upright
@@ -92,7 +92,7 @@ def edge_contact(
     wrist = (round(angle/90)+2)%4
     return (sum(n)-n[wrist])/r, n[wrist]/r
 
-# %% ../nbs/02_qc_widgets.ipynb #c69d9d4c
+# %% ../nbs/02_qc_widgets.ipynb #0a936e41
 def bright_beside(
     pixels:np.ndarray, # uint8 HxW, bone bright
     mask:np.ndarray, # bool HxW
@@ -108,7 +108,7 @@ def bright_beside(
     sides = np.bincount(np.concatenate([np.unique(o) for o in (lab[0],lab[-1],lab[:,0],lab[:,-1])]), minlength=lab.max()+1)
     return palm((lab>0) & (sides[lab]<3))[1]/r
 
-# %% ../nbs/02_qc_widgets.ipynb #367a91e3
+# %% ../nbs/02_qc_widgets.ipynb #0917457c
 def patchy_surround(
     pixels:np.ndarray, # uint8 HxW, bone bright
     mask:np.ndarray, # bool HxW
@@ -120,7 +120,7 @@ def patchy_surround(
     lo,hi = np.percentile(cv2.GaussianBlur(pixels,(0,0),1)[ring], [20,85])
     return float((hi-lo)/max(np.percentile(pixels[mask],95)-lo, 5))
 
-# %% ../nbs/02_qc_widgets.ipynb #0b341c8e
+# %% ../nbs/02_qc_widgets.ipynb #6b937d93
 def exposure(
     pixels:np.ndarray, # uint8 HxW, bone bright
     mask:np.ndarray, # bool HxW
@@ -133,7 +133,7 @@ def exposure(
     lo,mid,hi = np.percentile(pixels[mask], [5,50,95])
     return dict(level=mid, contrast=hi-lo, skin_step=step, skin=step/max(hi-lo,5), white=(pixels[mask]>=250).mean())
 
-# %% ../nbs/02_qc_widgets.ipynb #3764b1cf
+# %% ../nbs/02_qc_widgets.ipynb #7c568b30
 def edges(
     pixels:np.ndarray, # uint8 HxW
     mask:np.ndarray, # bool HxW
@@ -149,7 +149,7 @@ def edges(
     fine,coarse,deep = slope(1,3),slope(3,3),np.percentile(slope(.8,5), [95,99.9])
     return dict(sharpness=np.percentile(fine,99.5)/max(np.percentile(coarse,99.5),1), metal=deep[1]/max(deep[0],1))
 
-# %% ../nbs/02_qc_widgets.ipynb #b20e4952
+# %% ../nbs/02_qc_widgets.ipynb #42673073
 def silhouette(
     mask:np.ndarray, # bool HxW
 )->dict: # dict: area, solidity, ragged, length, parts
@@ -162,7 +162,7 @@ def silhouette(
     return dict(area=mask.mean(), solidity=mask.sum()/max(1.,cv2.contourArea(hull)),
         ragged=(mask^smooth).sum()/mask.sum(), length=max(a,b)/max(1.,min(a,b)), parts=len(cs))
 
-# %% ../nbs/02_qc_widgets.ipynb #9d984876
+# %% ../nbs/02_qc_widgets.ipynb #a6fa4fbd
 def dhash(
     pixels:np.ndarray, # uint8 HxW
 )->str: # 64 hex digits
@@ -170,7 +170,7 @@ def dhash(
     step = np.diff(cv2.resize(pixels.astype(np.float32), (17,16), interpolation=cv2.INTER_AREA), axis=1)
     return np.packbits(step > .25*abs(step).mean()).tobytes().hex()
 
-# %% ../nbs/02_qc_widgets.ipynb #957c85df
+# %% ../nbs/02_qc_widgets.ipynb #844d1a45
 TWIN_BITS = 8  # 95% of copies with other exposure or compression are this close, and 15 of 12,611 RSNA films, none of them a copy
 
 def nearest_hash(
@@ -187,7 +187,7 @@ def nearest_hash(
         dist[i],who[i] = d.min(),ok[d.argmin()]
     return dist,who
 
-# %% ../nbs/02_qc_widgets.ipynb #cab9ecaf
+# %% ../nbs/02_qc_widgets.ipynb #a04c7c06
 SIDE = 512  # longest side of the copy that is measured, px
 
 def measure_film(
@@ -203,7 +203,7 @@ def measure_film(
     return dict(no_hand=0., aspect=shape[1]/shape[0], dhash=dhash(p), angle=abs(angle), fingers=float(len(find_fingers(m))),
         edge=edge, wrist=wrist, beside=bright_beside(p,m), patchy=patchy_surround(p,m), **silhouette(m), **exposure(p,m), **edges(pixels,mask))
 
-# %% ../nbs/02_qc_widgets.ipynb #deec4945
+# %% ../nbs/02_qc_widgets.ipynb #86b2915a
 def text(row, col): return '' if pd.isna(row.get(col, None)) else str(row[col])  # a CSV gives NaN for an empty field
 
 def measure_row(
@@ -217,7 +217,7 @@ def measure_row(
     m['turned'] = float(rad.inverted and 'MONOCHROME1' not in rad.decision)
     return {f'm_{k}': v if isinstance(v,str) else round(float(v),4) for k,v in m.items()}
 
-# %% ../nbs/02_qc_widgets.ipynb #42c09c6d
+# %% ../nbs/02_qc_widgets.ipynb #97012f69
 Flag = namedtuple('Flag', 'word measure typical limit weight reason')
 
 FLAGS = [
@@ -234,7 +234,7 @@ FLAGS = [
     Flag('long and narrow', 'length', 1.8, 3.2, .6, 'more forearm than hand, or a sliver'),
 ]
 
-# %% ../nbs/02_qc_widgets.ipynb #1c06955b
+# %% ../nbs/02_qc_widgets.ipynb #31b0934c
 FLAGS += [
     Flag('rotated', 'angle', 5, 30, .6, 'training turns films by 10 degrees at most'),
     Flag('second hand or object', 'beside', .15, .55, .8, 'half a palm wide: no marker, no frame'),
@@ -249,7 +249,7 @@ FLAGS += [
     Flag('blurred', 'sharpness', 1.8, 1.5, .7, 'edges as soft as after a 2 px blur at 256 px'),
 ]
 
-# %% ../nbs/02_qc_widgets.ipynb #e6ca4664
+# %% ../nbs/02_qc_widgets.ipynb #4e9441dd
 FLAGS += [
     Flag('odd shape of film', 'aspect', .8, .40, .4, 'a strip, or squashed on the way'),
     Flag('very wide film', 'aspect', .8, 1.6, .4, 'two hands on one film, or squashed'),
@@ -258,14 +258,14 @@ FLAGS += [
     Flag('mask unstable', 'stability_score', .97, .80, .5, 'a small change of threshold moves the outline'),
 ]
 
-# %% ../nbs/02_qc_widgets.ipynb #167f357a
+# %% ../nbs/02_qc_widgets.ipynb #3db3e0d7
 def flag_table(
     flags:list=FLAGS, # list of Flag
 )->pd.DataFrame: # DataFrame, one row per flag
     "The flags with their limits and reasons."
     return pd.DataFrame(flags)
 
-# %% ../nbs/02_qc_widgets.ipynb #3a567bae
+# %% ../nbs/02_qc_widgets.ipynb #33048aa6
 def flag_scores(
     df:pd.DataFrame, # table with m_ columns
     flags:list=FLAGS, # list of Flag
@@ -278,7 +278,7 @@ def flag_scores(
         return np.nan_to_num(np.clip(.5*(v-f.typical)/(f.limit-f.typical), 0, 1))
     return pd.DataFrame({f.word:score(f) for f in flags}, index=df.index)
 
-# %% ../nbs/02_qc_widgets.ipynb #40fb83b9
+# %% ../nbs/02_qc_widgets.ipynb #36ddf527
 def rank_films(
     df:pd.DataFrame, # table with m_ columns
     flags:list=FLAGS, # list of Flag
@@ -294,7 +294,7 @@ def rank_films(
     df = df.sort_values('qc_score', ascending=False, kind='stable')
     return df.assign(qc_rank=np.arange(1,len(df)+1))
 
-# %% ../nbs/02_qc_widgets.ipynb #60d9aa5d
+# %% ../nbs/02_qc_widgets.ipynb #557d06bf
 TWIN_CORR = .98  # copies reach 0.988 or more after halving, JPEG 50, 0.7 x brightness or gamma 0.7
 
 def same_film(
@@ -315,7 +315,7 @@ def find_twins(
         if not same_film(df.iloc[i], df.iloc[who[i]]): dist[i] = TWIN_BITS+1
     return dist,who
 
-# %% ../nbs/02_qc_widgets.ipynb #59e01a3a
+# %% ../nbs/02_qc_widgets.ipynb #9a84f3cf
 def qc_measure(
     df:pd.DataFrame, # table with path, mask_path
     out=None, # workspace folder; None: nothing is kept
@@ -337,7 +337,7 @@ def qc_measure(
     twin = [str(res.id.iloc[i]) if d<=TWIN_BITS else '' for i,d in zip(who,dist)]
     return res.assign(m_twin=dist, twin_id=twin, m_unreadable=has(res,'qc_error'), m_no_crop=has(res,'crop_error'))
 
-# %% ../nbs/02_qc_widgets.ipynb #1edee5c5
+# %% ../nbs/02_qc_widgets.ipynb #942c3ffd
 def qc_flags(
     df:pd.DataFrame, # table with path and mask_path [, crop_path, seg_status, predicted_iou, ...]
     out=None, # workspace folder for the journal; None: nothing is kept
@@ -349,7 +349,7 @@ def qc_flags(
     "Measure every film, name its faults, and put the worst first."
     return rank_films(qc_measure(df, out, n_jobs=n_jobs, redo=redo), flags)
 
-# %% ../nbs/02_qc_widgets.ipynb #7a2ddc0c
+# %% ../nbs/02_qc_widgets.ipynb #a27f4093
 def qc_summary(
     df:pd.DataFrame, # table from `qc_flags`
 )->pd.DataFrame: # DataFrame: films, share per flag
@@ -359,7 +359,7 @@ def qc_summary(
     n['any flag'] = (df.qc_flags.fillna('')!='').sum()
     return pd.DataFrame(dict(films=n, share=(n/max(1,len(df))).round(3))).rename_axis('flag')
 
-# %% ../nbs/02_qc_widgets.ipynb #bd5d0078
+# %% ../nbs/02_qc_widgets.ipynb #f6ad132a
 def triage_curve(
     df:pd.DataFrame, # table from `qc_flags`, worst first
     bad:np.ndarray, # bool, one per row: the film is known to be faulty
@@ -370,7 +370,7 @@ def triage_curve(
     n = np.arange(len(bad)+1)
     return pd.DataFrame(dict(queue=n/len(bad), found=np.r_[0,bad.cumsum()]/bad.sum()))
 
-# %% ../nbs/02_qc_widgets.ipynb #52412c13
+# %% ../nbs/02_qc_widgets.ipynb #caf24487
 def found_in(
     curve:pd.DataFrame, # from `triage_curve`
     share:float=.1, # of the queue, 0..1
@@ -393,13 +393,13 @@ def plot_triage(
     plt.close(fig)
     return fig
 
-# %% ../nbs/02_qc_widgets.ipynb #d9204474
+# %% ../nbs/02_qc_widgets.ipynb #6bf797bc
 DECISION_COLS = ['id','qc','qc_reason','qc_note','reviewer','reviewed_at','version']
 CHOICES = ('keep','reject','unsure')
 
 def utc_now(): return datetime.now(timezone.utc).isoformat(timespec='seconds')
 
-# %% ../nbs/02_qc_widgets.ipynb #ff0314bb
+# %% ../nbs/02_qc_widgets.ipynb #325e43e2
 def decode_lines(
     path, # CSV file
 )->tuple: # lines (list of str), separator, encoding
@@ -411,7 +411,7 @@ def decode_lines(
     lines = [o.replace('\0','') for o in re.split('\r\n|\n|\r', txt)]
     return lines,max(',;\t', key=lines[0].count),enc
 
-# %% ../nbs/02_qc_widgets.ipynb #97ebbe77
+# %% ../nbs/02_qc_widgets.ipynb #a962d074
 def read_decisions(
     path, # CSV file; a missing or empty one has no decisions
 )->list: # list of dict, list of str (problems), list of str (header) or None
@@ -430,7 +430,7 @@ def read_decisions(
         rows.append(r) if not why else bad.append(f'line {n} of {Path(path).name} {why}: it is ignored and left as it is')
     return rows,bad,(head,sep,enc)
 
-# %% ../nbs/02_qc_widgets.ipynb #429a5893
+# %% ../nbs/02_qc_widgets.ipynb #d1b6f9ee
 def parse_decision(
     line:str, # one line of the file
     head:list, # column names
@@ -446,7 +446,7 @@ def parse_decision(
     if r['qc'] not in CHOICES+('undo',): return None,f"says '{r['qc'][:20]}', expected keep, reject, unsure or undo"
     return r,''
 
-# %% ../nbs/02_qc_widgets.ipynb #546539ef
+# %% ../nbs/02_qc_widgets.ipynb #8d79c94e
 def lock_file(
     fd:int, # open file descriptor
 ):
@@ -464,7 +464,7 @@ def csv_line(
     q = [' '.join(str(v).split()) for v in vals]
     return sep.join('"'+v.replace('"','""')+'"' if any(c in v for c in (sep,'"')) else v for v in q)+'\n'
 
-# %% ../nbs/02_qc_widgets.ipynb #966c6442
+# %% ../nbs/02_qc_widgets.ipynb #8ac31b91
 def append_rows(
     path, # CSV file, made when missing
     rows:list, # list of dict
@@ -485,7 +485,7 @@ def append_rows(
         return os.fstat(fd).st_size
     finally: os.close(fd)
 
-# %% ../nbs/02_qc_widgets.ipynb #6395df82
+# %% ../nbs/02_qc_widgets.ipynb #75a5f6be
 class Decisions:
     "One reviewer's decisions in an append-only file."
     def __init__(self,
@@ -493,12 +493,12 @@ class Decisions:
         reviewer:str='', # name written with every decision; '': the login name
     ):
         self.path,self.pending,self.problems,self.error = Path(path),[],[],''
-        self.reviewer = ' '.join(str(reviewer or os.environ.get('USER') or 'reviewer').split())
+        self.reviewer = ' '.join(str(reviewer or os.environ.get('USER') or os.environ.get('USERNAME') or 'reviewer').split())
         self.rows,self.layout,self.size = [],None,-1
         self.refresh()
     def __repr__(self): return f'{len(self.mine)} films decided by {self.reviewer} in {self.path.name}' + (f', {len(self.pending)} not on disk' if self.pending else '')
 
-# %% ../nbs/02_qc_widgets.ipynb #78822377
+# %% ../nbs/02_qc_widgets.ipynb #8ead25da
 @patch
 def refresh(self:Decisions):
     "Read the file again if somebody else wrote to it."
@@ -511,7 +511,7 @@ def refresh(self:Decisions):
     except (OSError,ValueError) as e: self.error = str(e)
     self.replay()
 
-# %% ../nbs/02_qc_widgets.ipynb #f87d5aa4
+# %% ../nbs/02_qc_widgets.ipynb #51ce4f0d
 @patch
 def _restore(self:Decisions, rows):
     "Queue the lines that stand in memory and no longer in the file."
@@ -521,7 +521,7 @@ def _restore(self:Decisions, rows):
     self.pending = lost+self.pending
     self.problems = self.problems+[f'{self.path.name} had lost {len(lost)} lines; they are written again']
 
-# %% ../nbs/02_qc_widgets.ipynb #6e64a117
+# %% ../nbs/02_qc_widgets.ipynb #32f99e14
 @patch
 def replay(self:Decisions):
     "Derive the present state: an undo takes back the latest decision of its reviewer on that film."
@@ -539,7 +539,7 @@ def _apply(self:Decisions, r):
     if st: self.mine[r['id']] = st[-1]
     else: self.mine.pop(r['id'], None)
 
-# %% ../nbs/02_qc_widgets.ipynb #94990d68
+# %% ../nbs/02_qc_widgets.ipynb #369e92e8
 @patch
 def add(self:Decisions,
     id:str, # film
@@ -557,7 +557,7 @@ def add(self:Decisions,
     self.flush()
     return r
 
-# %% ../nbs/02_qc_widgets.ipynb #3303c012
+# %% ../nbs/02_qc_widgets.ipynb #d5eaf8bb
 @patch
 def flush(self:Decisions)->bool: # True when everything is on disk
     "Write what is not on disk yet."
@@ -569,7 +569,7 @@ def flush(self:Decisions)->bool: # True when everything is on disk
     except (OSError,ValueError) as e: self.error = str(e)
     return not self.pending
 
-# %% ../nbs/02_qc_widgets.ipynb #d774f2f8
+# %% ../nbs/02_qc_widgets.ipynb #6214fa7f
 @patch
 def undo(self:Decisions)->str|None: # id of the film, or None when there is nothing to undo
     "Take back this reviewer's latest decision that still stands; again and again, also after a restart."
@@ -585,14 +585,14 @@ def save_to(self:Decisions, path): # path of the new decisions file
     if self.path.exists(): raise FileExistsError(f'{self.path.name} exists already; give the name of a new file')
     return self.flush()
 
-# %% ../nbs/02_qc_widgets.ipynb #2cb63484
+# %% ../nbs/02_qc_widgets.ipynb #95b02fa4
 @patch
 def current(self:Decisions)->pd.DataFrame: # DataFrame: DECISION_COLS, one row per film and reviewer
     "What stands now, for every reviewer in the file."
     rows = [st[-1] for st in self.stacks.values() if st]
     return pd.DataFrame(rows, columns=DECISION_COLS)
 
-# %% ../nbs/02_qc_widgets.ipynb #89c97f32
+# %% ../nbs/02_qc_widgets.ipynb #403cd511
 class ReviewQueue:
     "Films in order of doubt, one of them current, with the decisions beside them."
     def __init__(self,
@@ -612,7 +612,7 @@ class ReviewQueue:
     def __len__(self): return len(self.view)
     def __repr__(self): return self.progress()
 
-# %% ../nbs/02_qc_widgets.ipynb #69be9417
+# %% ../nbs/02_qc_widgets.ipynb #139efe4b
 @patch
 def strangers(self:ReviewQueue)->list: # ids
     "Decided films that the table does not know: they stay in the file."
@@ -623,7 +623,7 @@ def state(self:ReviewQueue, id:str)->dict: # {} when undecided
     "This reviewer's decision on a film."
     return self.decisions.mine.get(id, {})
 
-# %% ../nbs/02_qc_widgets.ipynb #86ae8a34
+# %% ../nbs/02_qc_widgets.ipynb #2e3e8145
 @patch
 def filter(self:ReviewQueue,
     flag:str='', # one of the words in qc_flags; '' for all
@@ -643,7 +643,7 @@ def filter(self:ReviewQueue,
     self.pos = self.view.index(here) if here in self.view else 0
     return len(self.view)
 
-# %% ../nbs/02_qc_widgets.ipynb #925cd2c2
+# %% ../nbs/02_qc_widgets.ipynb #1e69938b
 @patch(as_prop=True)
 def id(self:ReviewQueue): return self.view[self.pos] if self.view else None
 
@@ -655,7 +655,7 @@ def ahead(self:ReviewQueue, n:int=3)->list: # rows
     "The rows that come next."
     return [self.df.loc[i] for i in self.view[self.pos+1:self.pos+1+n]]
 
-# %% ../nbs/02_qc_widgets.ipynb #27d2f1e9
+# %% ../nbs/02_qc_widgets.ipynb #99476c89
 @patch
 def step(self:ReviewQueue, n:int=1)->str: # id
     "Go on or back, staying inside the view."
@@ -677,7 +677,7 @@ def first_open(self:ReviewQueue)->str|None: # id
     self.pos = next((n for n,i in enumerate(self.view) if not self.state(i)), max(0,len(self.view)-1))
     return self.id
 
-# %% ../nbs/02_qc_widgets.ipynb #d16628c5
+# %% ../nbs/02_qc_widgets.ipynb #6c000e01
 @patch
 def decide(self:ReviewQueue,
     qc:str, # 'keep', 'reject' or 'unsure'
@@ -699,7 +699,7 @@ def undo(self:ReviewQueue)->str|None: # id of the film, None when nothing is lef
     if id in self.place: self.goto(id)
     return id
 
-# %% ../nbs/02_qc_widgets.ipynb #1773c73f
+# %% ../nbs/02_qc_widgets.ipynb #47a8872f
 @patch
 def pace(self:ReviewQueue)->float|None: # films a minute
     "Decisions a minute, pauses left out."
@@ -715,7 +715,7 @@ def progress(self:ReviewQueue)->str: # '412 of 12,611 decided, 38 a minute, 5 h 
     t = f'{left/60:.0f} h {left%60:.0f} min' if left>=600 else f'{int(left//60)} h {left%60:.0f} min' if left>=60 else f'{left:.0f} min'
     return f'{n:,} of {total:,} decided' + (f', {p:.0f} a minute, {t} left' if p and n<total else '')
 
-# %% ../nbs/02_qc_widgets.ipynb #898faac2
+# %% ../nbs/02_qc_widgets.ipynb #1d172e8f
 def jpeg(img:np.ndarray, quality:int=88)->bytes: # JPEG file
     "Encode grey or RGB."
     return cv2.imencode('.jpg', img if img.ndim==2 else img[...,::-1], [cv2.IMWRITE_JPEG_QUALITY,quality])[1].tobytes()
@@ -730,7 +730,7 @@ def message_card(
         cv2.putText(img, text[n*38:(n+1)*38], (8, side//3+n*side//16), cv2.FONT_HERSHEY_SIMPLEX, side/700, 230, 1, cv2.LINE_AA)
     return img
 
-# %% ../nbs/02_qc_widgets.ipynb #8fcf8230
+# %% ../nbs/02_qc_widgets.ipynb #acc2c35b
 def read_crop(row:pd.Series)->np.ndarray: # uint8 HxW
     "The crop of a row, or a FilmError that says why there is none."
     path = text(row,'crop_path')
@@ -739,7 +739,7 @@ def read_crop(row:pd.Series)->np.ndarray: # uint8 HxW
     if img is None: raise FilmError(f'the crop {Path(path).name} is missing or damaged: run the crop step again')
     return img
 
-# %% ../nbs/02_qc_widgets.ipynb #04b279aa
+# %% ../nbs/02_qc_widgets.ipynb #3972df09
 def film_pair(
     row:pd.Series, # one row of the table
     side:int=480, # longest side of each picture, px
@@ -759,7 +759,7 @@ def film_pair(
     except (FilmError,OSError) as e: crop,said = message_card('no crop', side),said+[f'no crop: {e}']
     return film,crop,said
 
-# %% ../nbs/02_qc_widgets.ipynb #18d04df2
+# %% ../nbs/02_qc_widgets.ipynb #49521854
 class PictureStore:
     "Pictures by id, made in a background thread, the least recently used ones forgotten."
     def __init__(self,
@@ -781,7 +781,7 @@ class PictureStore:
         for r in ahead: self.want(r)
         return f.result()
 
-# %% ../nbs/02_qc_widgets.ipynb #12dc5d2e
+# %% ../nbs/02_qc_widgets.ipynb #9b53a012
 REASONS = ('mask wrong','fingers cut off','wrist cut off','second hand or object','rotated','blurred','too dark','over-exposed',
     'metal or plaster','not a hand')
 KEYS = dict(k='keep', r='reject', u='unsure', z='undo', ArrowRight='next', ArrowLeft='back')
@@ -792,7 +792,7 @@ def need_widgets():
     except ImportError as e: raise ImportError("the reviewer needs ipywidgets: pip install 'boneage[qc]'") from e
     return ipywidgets
 
-# %% ../nbs/02_qc_widgets.ipynb #0c06c1eb
+# %% ../nbs/02_qc_widgets.ipynb #93955340
 class QCReviewer:
     "Film with outline beside its crop; keep, reject or be unsure with one key."
     def __init__(self,
@@ -819,7 +819,7 @@ class QCReviewer:
         display(self.box)
     def __repr__(self): return f'QCReviewer: {self.queue.progress()}, {self.decisions!r}'
 
-# %% ../nbs/02_qc_widgets.ipynb #a90e6205
+# %% ../nbs/02_qc_widgets.ipynb #8ef61b0f
 def esc(o): return html.escape(str(o))
 
 def chip(text, bg='#7a5c00'): return f"<span style='background:{bg};color:#fff;border-radius:9px;padding:1px 8px;margin:0 4px 2px 0;display:inline-block'>{esc(text)}</span>"
@@ -843,7 +843,7 @@ def _build(self:QCReviewer):
     self.box = w.VBox([self.bar, w.HBox(self.filters, layout=w.Layout(**line)), self.message, self.info, self.keypad,
         w.HBox([self.note], layout=w.Layout(**line)), self.hint], layout=w.Layout(width='100%', max_width='1200px', padding='6px'))
 
-# %% ../nbs/02_qc_widgets.ipynb #5e066f66
+# %% ../nbs/02_qc_widgets.ipynb #62c3bf0e
 @patch
 def _build_filters(self:QCReviewer):
     "Filters on top: flag, decision, sex, bone age, id."
@@ -858,7 +858,7 @@ def _build_filters(self:QCReviewer):
         style=dict(description_width='56px'), continuous_update=False)
     self.filters = [self.by_flag,self.by_decision]+([self.by_sex] if 'sex' in df else [])+([self.by_age] if 'age_months' in df else [])+[self.goto]
 
-# %% ../nbs/02_qc_widgets.ipynb #bbb93a63
+# %% ../nbs/02_qc_widgets.ipynb #9faf83ce
 @patch
 def _connect(self:QCReviewer):
     "Connect every button, filter and key to `do`."
@@ -876,7 +876,7 @@ def _connect(self:QCReviewer):
 @patch
 def _small(self:QCReviewer, text): return f"<div style='font-size:12px;opacity:.8;line-height:1.4'>{text}</div>"
 
-# %% ../nbs/02_qc_widgets.ipynb #272d85b4
+# %% ../nbs/02_qc_widgets.ipynb #f1167edb
 @patch
 def on_key(self:QCReviewer,
     event:dict, # from ipyevents: key, ctrlKey, metaKey, altKey, repeat
@@ -890,7 +890,7 @@ def on_key(self:QCReviewer,
         c = self.chips[self.reasons[int(key)-1]]
         c.value = not c.value
 
-# %% ../nbs/02_qc_widgets.ipynb #520d0af4
+# %% ../nbs/02_qc_widgets.ipynb #5d631e51
 @patch
 def do(self:QCReviewer,
     act:str, # 'keep', 'reject', 'unsure', 'undo', 'next', 'back', 'goto', 'filter'
@@ -908,7 +908,7 @@ def do(self:QCReviewer,
     if act=='goto': self.goto.value = ''
     self.show()
 
-# %% ../nbs/02_qc_widgets.ipynb #7b7bda33
+# %% ../nbs/02_qc_widgets.ipynb #8afb94cc
 @patch
 def show(self:QCReviewer):
     "Draw the current film and everything around it."
@@ -927,7 +927,7 @@ def show(self:QCReviewer):
     self.note.value = st.get('qc_note','')
     self.message.value = self._messages(said)
 
-# %% ../nbs/02_qc_widgets.ipynb #25424790
+# %% ../nbs/02_qc_widgets.ipynb #eefed64b
 @patch
 def _pictures(self:QCReviewer, row):
     "Pictures of a row and what is wrong with them; one bad film never stops a review."
@@ -936,7 +936,7 @@ def _pictures(self:QCReviewer, row):
         card = jpeg(message_card('picture not available', self.side))
         return card,card,[f"{row['id']}: {type(e).__name__}: {e}"]
 
-# %% ../nbs/02_qc_widgets.ipynb #28043de5
+# %% ../nbs/02_qc_widgets.ipynb #b495c3f7
 @patch
 def _info(self:QCReviewer, row):
     "One line about the film: place, id, sex, age, decision, flags."
@@ -947,7 +947,7 @@ def _info(self:QCReviewer, row):
     flags = ''.join(chip(f) for f in row.qc_flags.split(';') if f) or '<i>no flag</i>'
     return f"<div style='line-height:1.7'>{' · '.join(o for o in who if o)} &nbsp; {flags}</div>"
 
-# %% ../nbs/02_qc_widgets.ipynb #a01df9c6
+# %% ../nbs/02_qc_widgets.ipynb #e63be6f7
 @patch
 def _messages(self:QCReviewer, said):
     "Problems, in words, with a way to save what the disk would not take."
@@ -965,7 +965,7 @@ def _messages(self:QCReviewer, said):
     lines = ([save] if save else [])+[esc(o) for o in said]
     return f"<div style='border-left:4px solid #d9822b;padding-left:8px;line-height:1.4'>{'<br>'.join(lines)}</div>" if lines else ''
 
-# %% ../nbs/02_qc_widgets.ipynb #b8128368
+# %% ../nbs/02_qc_widgets.ipynb #d2380622
 def card_html(
     row:pd.Series, # one row of the table
     side:int=200, # px
@@ -978,7 +978,7 @@ def card_html(
     head = ' · '.join(o for o in (f"#{row['qc_rank']}" if 'qc_rank' in row else '', str(row['id']), {'F':'girl','M':'boy'}.get(row.get('sex'),''), age) if o)
     return f"<div class=c><div>{pic(film)}{pic(crop)}</div><b>{esc(head)}</b><br>{flags}<br><small>{esc('; '.join(said))}</small></div>"
 
-# %% ../nbs/02_qc_widgets.ipynb #db66e5cb
+# %% ../nbs/02_qc_widgets.ipynb #ddb45aec
 SHEET_CSS = '''body{font:13px sans-serif;margin:12px;background:#fff;color:#111} .c{display:inline-block;vertical-align:top;width:420px;margin:6px;padding:6px;border:1px solid #ccc}
 img{max-width:205px;max-height:205px;margin-right:4px} @media(prefers-color-scheme:dark){body{background:#111;color:#eee}.c{border-color:#444}}'''
 
@@ -998,7 +998,7 @@ def contact_sheet_html(
     with atomic_path(path) as tmp: Path(tmp).write_text(body+'\n'.join(cards), encoding='utf-8')
     return path
 
-# %% ../nbs/02_qc_widgets.ipynb #48611d20
+# %% ../nbs/02_qc_widgets.ipynb #4eead8c5
 def contact_sheet(
     df:pd.DataFrame, # table from `qc_flags`
     n:int=10, # films
@@ -1010,7 +1010,7 @@ def contact_sheet(
     part = df.head(n)
     return show_films([film_pair(r,side)[0] for _,r in part.iterrows()], [f"{r['id']}\n{text(r,'qc_flags').split(';')[0]}" for _,r in part.iterrows()], ncols=ncols)
 
-# %% ../nbs/02_qc_widgets.ipynb #c7f22c32
+# %% ../nbs/02_qc_widgets.ipynb #efb1a764
 def all_decisions(
     decisions, # `Decisions`, DataFrame, path, or a list of them
 )->pd.DataFrame: # DECISION_COLS, one row per film and reviewer
@@ -1023,7 +1023,7 @@ def all_decisions(
     if d.error: raise ValueError(d.error)
     return d.current()
 
-# %% ../nbs/02_qc_widgets.ipynb #a6e2ac63
+# %% ../nbs/02_qc_widgets.ipynb #30b0a9b1
 STRICT = ('reject','unsure','keep')
 
 def settle(
@@ -1038,7 +1038,7 @@ def settle(
     top = [c for c in STRICT if qcs.count(c)==max(map(qcs.count, STRICT))]
     return top[0] if len(top)==1 else 'unsure'
 
-# %% ../nbs/02_qc_widgets.ipynb #c0dd5224
+# %% ../nbs/02_qc_widgets.ipynb #e5951687
 def join_qc(
     df:pd.DataFrame, # any table with `id`
     decisions, # `Decisions`, DataFrame, path, or a list of them
@@ -1053,7 +1053,7 @@ def join_qc(
     df = df.drop(columns=[c for c in cols if c in df])
     return df.assign(**{c:df.id.astype(str).map(one[c]).fillna('').astype(str) for c in cols})
 
-# %% ../nbs/02_qc_widgets.ipynb #4186814b
+# %% ../nbs/02_qc_widgets.ipynb #ea8b1396
 def apply_qc(
     df:pd.DataFrame, # any table with `id`
     decisions, # `Decisions`, DataFrame, path, or a list of them
@@ -1069,7 +1069,7 @@ def apply_qc(
     out = {'reject'} | ({'unsure'} if unsure=='drop' else set()) | ({''} if undecided=='drop' else set())
     return df[~df.qc.isin(out)]
 
-# %% ../nbs/02_qc_widgets.ipynb #f30a6cc5
+# %% ../nbs/02_qc_widgets.ipynb #f9f403d1
 def paired_decisions(
     decisions, # `Decisions`, DataFrame, path, or a list of them
 )->pd.DataFrame: # index id, one column per reviewer
@@ -1085,7 +1085,7 @@ def disagreements(
     p = paired_decisions(decisions)
     return df[df.id.astype(str).isin(p.index[p.nunique(axis=1)>1])]
 
-# %% ../nbs/02_qc_widgets.ipynb #e9f57338
+# %% ../nbs/02_qc_widgets.ipynb #f6ec775b
 @dataclass
 class Agreement:
     "Two reviewers, compared."
