@@ -38,7 +38,7 @@ def main():
     notebooks = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
     steps = {'library in sync with the notebooks': lambda: unchanged('nbdev-export', 'boneage'),
              'notebooks clean': lambda: unchanged('nbdev-clean', 'nbs')}
-    steps |= {f'lessons of {p.stem}': lambda p=p: run('nbdev-test', '--path', p, '--n_workers', '0', '--do_print') == 0 for p in notebooks}
+    steps |= {f'lessons of {p.stem}': lambda p=p: run('nbdev-test', p, '--n-workers', '0') == 0 for p in notebooks}
     steps['docs and links'] = lambda: run(sys.executable, 'tests/site_build.py') == 0
     failed = [name for name, step in steps.items() if not step()]
     passed, bad, skipped = pytest()
