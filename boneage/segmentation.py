@@ -6,19 +6,19 @@ Docs: https://boneage.github.io/boneage/segmentation.html.md"""
 
 # %% auto #0
 __all__ = ['SAM_MODELS', 'CENTRE_SIGMA', 'CLEFT_DEPTH', 'HAND_RULES', 'RULE_WORDS', 'WORK_SIDE', 'COARSE_SIDE', 'MIN_FILM',
-           'FIELD_ANGLES', 'LEVELS', 'FREE_BORDER', 'EDGE_AT', 'REACH', 'PLATE', 'CLOSE_RADIUS', 'SAM_SIDE',
-           'SEGMENTERS', 'dice', 'to_sam_input', 'SamModel', 'sha256', 'how_to_get', 'check_checkpoint',
+           'FIELD_ANGLES', 'LEVELS', 'FREE_BORDER', 'EDGE_AT', 'BORDER_STRIP', 'REACH', 'PLATE', 'CLOSE_RADIUS',
+           'SAM_SIDE', 'SEGMENTERS', 'dice', 'to_sam_input', 'SamModel', 'sha256', 'how_to_get', 'check_checkpoint',
            'weights_folder', 'fetch_checkpoint', 'read_weights', 'which_sam', 'load_sam', 'small_sam', 'records_df',
            'show_records', 'mask_record', 'pixel_weights', 'count_clefts', 'mask_features', 'not_a_hand', 'pick_hand',
            'work_size', 'to_frame', 'field_angle', 'find_field', 'film_field', 'fill_holes', 'level_masks',
-           'skin_level', 'refine_mask', 'classical_record', 'clean_mask', 'hand_prompts', 'prompt_records',
-           'auto_records', 'HandMask', 'Segmenter', 'ClassicalSegmenter', 'SamSegmenter', 'weights_id', 'get_segmenter',
-           'segment_row', 'segment_df']
+           'skin_level', 'refine_mask', 'cut_border', 'classical_record', 'clean_mask', 'hand_prompts',
+           'prompt_records', 'auto_records', 'HandMask', 'Segmenter', 'ClassicalSegmenter', 'SamSegmenter',
+           'weights_id', 'get_segmenter', 'segment_row', 'segment_df']
 
-# %% ../nbs/00_segmentation.ipynb #51abb11e
+# %% ../nbs/00_segmentation.ipynb #229f617d
 "From a radiograph to the mask of its hand, or to a reason why there is none."
 
-# %% ../nbs/00_segmentation.ipynb #f214d84d
+# %% ../nbs/00_segmentation.ipynb #2e9529a7
 import hashlib, os
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -28,14 +28,14 @@ import cv2, numpy as np, pandas as pd
 
 from .core import Refusal, load_film, outline, run_rows, stem, thumbnail_png, write_png
 
-# %% ../nbs/00_segmentation.ipynb #84864b06
+# %% ../nbs/00_segmentation.ipynb #349b7b4c
 def dice(a:np.ndarray, # bool HxW
          b:np.ndarray  # bool HxW
         )->float: # 0 to 1; 1 means equal
     "Overlap of two masks: twice the common area over the sum of both"
     return float(2*(a & b).sum() / max(a.sum() + b.sum(), 1))
 
-# %% ../nbs/00_segmentation.ipynb #bb9e1599
+# %% ../nbs/00_segmentation.ipynb #9c74ee0b
 def to_sam_input(pixels:np.ndarray # uint8 HxW, bone bright
                 )->np.ndarray: # uint8 HxWx3, RGB
     "A film as the colour picture SAM was trained on"
@@ -46,7 +46,7 @@ def to_sam_input(pixels:np.ndarray # uint8 HxW, bone bright
     if pixels.ndim != 2: raise ValueError(f'pixels have shape {pixels.shape}; expected (height, width) or (height, width, 3)')
     return np.repeat(pixels[..., None], 3, axis=2)
 
-# %% ../nbs/00_segmentation.ipynb #cd0b5036
+# %% ../nbs/00_segmentation.ipynb #f99d3a36
 def _official(name): # SAM with random weights, by segment-anything's own registry
     return _sam_package().sam_model_registry[name]()
 
@@ -55,7 +55,7 @@ def _sam_package():
     except ImportError as e: raise ImportError('SAM needs segment-anything and torch: pip install segment-anything torch torchvision') from e
     return segment_anything
 
-# %% ../nbs/00_segmentation.ipynb #3f080639
+# %% ../nbs/00_segmentation.ipynb #d93cd52e
 @dataclass(frozen=True)
 class SamModel:
     "A SAM this library knows by name"
@@ -73,7 +73,7 @@ SAM_MODELS = {n: SamModel(n, partial(_official, n), d, f, _URL + f, s, h) for n,
     ('vit_l', 1024, 'sam_vit_l_0b3195.pth', 1249524607, '3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622'),
     ('vit_h', 1280, 'sam_vit_h_4b8939.pth', 2564550879, 'a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e'))}
 
-# %% ../nbs/00_segmentation.ipynb #dd92dbcd
+# %% ../nbs/00_segmentation.ipynb #09c68f89
 def sha256(path # Any file
           )->str: # 64 hexadecimal digits
     "SHA-256 of a file, read in pieces"
@@ -95,7 +95,7 @@ def check_checkpoint(path, # Checkpoint file
         raise ValueError(f'{path}: {path.stat().st_size} bytes, expected {m.size}: cut off or altered; delete it, then {how_to_get(m)}')
     if (h := sha256(path)) != m.sha256: raise ValueError(f'{path}: SHA-256 is {h}, expected {m.sha256}: altered; delete it, then {how_to_get(m)}')
 
-# %% ../nbs/00_segmentation.ipynb #019f6066
+# %% ../nbs/00_segmentation.ipynb #8c218638
 def weights_folder()->Path:
     "Where fetched checkpoints are kept"
     import pooch
@@ -114,7 +114,7 @@ def _download(url, part): # the rest of a file
             for chunk in r.iter_content(1 << 20): bar.update(f.write(chunk))
     if part.stat().st_size < total: raise requests.ConnectionError(f'{part.stat().st_size} of {total} bytes came')
 
-# %% ../nbs/00_segmentation.ipynb #b75a50eb
+# %% ../nbs/00_segmentation.ipynb #d3f69640
 def fetch_checkpoint(m:SamModel, # Model with a `url`
                      folder=None # Where to keep it; None is `weights_folder()`
                     )->Path: # The checked file
@@ -134,7 +134,7 @@ def fetch_checkpoint(m:SamModel, # Model with a `url`
     check_checkpoint(path, m)
     return path
 
-# %% ../nbs/00_segmentation.ipynb #d92cbb2f
+# %% ../nbs/00_segmentation.ipynb #21e0d0f0
 def read_weights(path)->dict: # name -> tensor, on the CPU
     "Read a safetensors file or a PyTorch state dict without running what is in it"
     import torch
@@ -156,7 +156,7 @@ def which_sam(sd, path='')->str: # Name in SAM_MODELS
         raise ValueError(f'{path}: holds {seen}; expected one of {", ".join(f"{n} (width {d})" for d, n in found.items())}')
     return found[pe.shape[-1]]
 
-# %% ../nbs/00_segmentation.ipynb #ae151c2f
+# %% ../nbs/00_segmentation.ipynb #f54984c4
 def load_sam(name:str|None='vit_b', # Key of SAM_MODELS; None reads it off the checkpoint
              checkpoint=None, # File; None looks in the package and the cache, then downloads
              device:str|None=None # 'cpu', 'cuda'...; None takes a GPU if there is one
@@ -180,7 +180,7 @@ def _find_checkpoint(m): # shipped, else cached, else fetched
     here = Path(__file__).parent/'weights'/m.file if '__file__' in globals() else Path(m.file)
     return here if here.is_file() else fetch_checkpoint(m)
 
-# %% ../nbs/00_segmentation.ipynb #3e5006e5
+# %% ../nbs/00_segmentation.ipynb #f1c297e1
 def small_sam(image_size:int=256, # px; longer side the encoder sees, a multiple of 16
               embed_dim:int=96, # Width of the encoder
               depth:int=4, # Its blocks
@@ -201,7 +201,7 @@ def small_sam(image_size:int=256, # px; longer side the encoder sees, a multiple
         dec = MaskDecoder(transformer_dim=out_chans, transformer=two, iou_head_hidden_dim=out_chans)
         return Sam(enc, prm, dec, [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]).eval()
 
-# %% ../nbs/00_segmentation.ipynb #35f1f998
+# %% ../nbs/00_segmentation.ipynb #97845001
 def records_df(records:list # SAM records
               )->pd.DataFrame: # One row per record, numbers only
     "Records as a table, without the masks"
@@ -217,7 +217,7 @@ def show_records(records:list, # SAM records
         rgb[r['segmentation']] = .6*rgb[r['segmentation']] + .4*cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0]
     return rgb.astype(np.uint8)
 
-# %% ../nbs/00_segmentation.ipynb #bbecb96d
+# %% ../nbs/00_segmentation.ipynb #a9ae6c91
 def mask_record(mask:np.ndarray, # bool HxW
                 predicted_iou:float, # 0 to 1
                 stability_score:float, # 0 to 1
@@ -227,7 +227,7 @@ def mask_record(mask:np.ndarray, # bool HxW
     x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
     return dict(segmentation=mask, area=int(mask.sum()), bbox=[x, y, w, h], predicted_iou=float(predicted_iou), stability_score=float(stability_score), **extra)
 
-# %% ../nbs/00_segmentation.ipynb #4706f096
+# %% ../nbs/00_segmentation.ipynb #fbb18d40
 CENTRE_SIGMA = .3  # of each side: half-way along the border a pixel still weighs a quarter, in a corner 6%
 
 def pixel_weights(pixels:np.ndarray, # uint8 HxW
@@ -244,7 +244,7 @@ def pixel_weights(pixels:np.ndarray, # uint8 HxW
     w = c*(b - (c*b).sum()/c.sum())
     return w/max(float(w[w > 0].sum()), 1e-9)
 
-# %% ../nbs/00_segmentation.ipynb #59b28ea7
+# %% ../nbs/00_segmentation.ipynb #5e04f8c9
 CLEFT_DEPTH = .35  # of the palm's radius; gaps between toes reach 0.28, between closed fingers 0.6
 
 def count_clefts(mask:np.ndarray # bool HxW
@@ -261,7 +261,7 @@ def count_clefts(mask:np.ndarray # bool HxW
     except cv2.error: d = None   # an outline that touches itself: OpenCV gives up
     return 0 if d is None else int((d.reshape(-1, 4)[:, 3]/256 > CLEFT_DEPTH*palm).sum())
 
-# %% ../nbs/00_segmentation.ipynb #ce349a1f
+# %% ../nbs/00_segmentation.ipynb #02391c7c
 def mask_features(mask:np.ndarray, # bool HxW
                   pixels:np.ndarray, # uint8 HxW
                   *, field:np.ndarray|None=None, # bool HxW, inside the frame; None is the whole film
@@ -279,7 +279,7 @@ def mask_features(mask:np.ndarray, # bool HxW
     return dict(area=float(mask.mean()), weight=float(weights[mask].sum()), edge_contact=float(rim.mean()), solidity=float(m.sum()/hull.sum()),
                 centroid_inside=bool(mask[y, x]), clefts=count_clefts(mask), bright_outside=float((pixels[rest] > np.percentile(pixels[mask], 20)).mean()) if rest.any() else 0.)
 
-# %% ../nbs/00_segmentation.ipynb #91801a47
+# %% ../nbs/00_segmentation.ipynb #344d91bd
 HAND_RULES = dict(area=(.04, .70), weight=(.25, 1), edge_contact=(0, .23), solidity=(.30, .90), clefts=(2, 99), bright_outside=(0, .30), centroid_inside=(1, 1)) # lowest, highest
 RULE_WORDS = dict(area='share of the film', weight='share of the bright middle', edge_contact='share of the border touched',
                   solidity='solidity', clefts='number of gaps between fingers', bright_outside='share of the surroundings as bright',
@@ -295,7 +295,7 @@ def not_a_hand(features:dict, # From `mask_features`
             return f'{RULE_WORDS.get(k, k)} is {v:.2g}, ' + (f'a hand has at least {lo:g}' if v < lo else f'a hand has at most {hi:g}')
     return ''
 
-# %% ../nbs/00_segmentation.ipynb #932d0b52
+# %% ../nbs/00_segmentation.ipynb #8fa371f8
 def pick_hand(records:list, # SAM records
               pixels:np.ndarray, # uint8 HxW, the masks' frame
               *, field:np.ndarray|None=None, # bool HxW, inside the frame; None is the whole film
@@ -311,7 +311,7 @@ def pick_hand(records:list, # SAM records
     best = max(rs, key=lambda r: r['rank'])
     raise Refusal(f'no hand found: of {len(rs)} candidate(s) the best is refused, its {not_a_hand(best, rules)}')
 
-# %% ../nbs/00_segmentation.ipynb #1878cb5b
+# %% ../nbs/00_segmentation.ipynb #fccf35f8
 WORK_SIDE, COARSE_SIDE = 512, 288  # px: longer side at which masks are drawn, and at which frames and thresholds are searched
 MIN_FILM = 32                      # px; on a shorter side no finger is more than a pixel or two wide
 
@@ -330,7 +330,7 @@ def to_frame(mask:np.ndarray, # bool HxW at any size
     if mask.shape == tuple(shape): return mask
     return cv2.resize(mask.astype(np.uint8)*255, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR) > 127
 
-# %% ../nbs/00_segmentation.ipynb #19e81f7c
+# %% ../nbs/00_segmentation.ipynb #51771228
 FIELD_ANGLES = np.arange(-27, 27.1, 1.5)  # degrees; frames turned further were not met
 
 def _gradient(f, sigma=1.2): # d/dx and d/dy, grey levels per px
@@ -348,7 +348,7 @@ def _edge_maps(f): # -> function: angle -> (five turned maps: edges rising, fall
         return [cv2.warpAffine(o.astype(np.float32), M, (w, h)) for o in (*near, np.ones((h, w)))], M
     return maps
 
-# %% ../nbs/00_segmentation.ipynb #3d2bed29
+# %% ../nbs/00_segmentation.ipynb #8b9acec7
 def _cover(S, film, lo, hi): # share of the span lo..hi that each row covers
     S, film = S[:, lo:hi], film[:, lo:hi].sum(1)
     S = cv2.dilate(np.ascontiguousarray(S), np.ones((3,1), np.uint8)) > .4
@@ -368,7 +368,7 @@ def field_angle(f:np.ndarray # float32 HxW, about 150 px
         best = max(best, (s*(1 - .004*abs(th)), float(th)))
     return best[1]
 
-# %% ../nbs/00_segmentation.ipynb #dd230cbc
+# %% ../nbs/00_segmentation.ipynb #c0d729c0
 def _innermost(cover, need, zone): # first and last index inside the innermost covered lines of both outer zones
     n, hit = len(cover), np.nonzero(cover > need)[0]
     a, b = hit[hit < zone*n], hit[hit >= (1-zone)*n]
@@ -388,7 +388,7 @@ def find_field(f:np.ndarray # float32 HxW, about 300 px
     inv = cv2.invertAffineTransform(M)
     return np.float32([[x0,y0], [x1,y0], [x1,y1], [x0,y1]]) @ inv[:, :2].T + inv[:, 2]
 
-# %% ../nbs/00_segmentation.ipynb #ce0a8c89
+# %% ../nbs/00_segmentation.ipynb #13861505
 def film_field(pixels:np.ndarray # uint8 HxW
               )->np.ndarray: # bool HxW; the whole film where no frame was found
     "The field inside the collimator frame, as a mask"
@@ -397,7 +397,7 @@ def film_field(pixels:np.ndarray # uint8 HxW
     m = cv2.fillConvexPoly(np.zeros(pixels.shape, np.uint8), np.round(corners).astype(np.int32), 1) > 0
     return m if m.mean() > .02 else np.ones(pixels.shape, bool)
 
-# %% ../nbs/00_segmentation.ipynb #6eaf8a30
+# %% ../nbs/00_segmentation.ipynb #74743536
 LEVELS = np.arange(.12, .93, .03)  # quantiles of the field
 FREE_BORDER = .17                  # share of the field's border a forearm may cross without a penalty
 
@@ -416,7 +416,7 @@ def _biggest(m, weights=None): # component with the largest sum of weights, None
     size[0] = -1
     return lab == size.argmax()
 
-# %% ../nbs/00_segmentation.ipynb #1726a8b1
+# %% ../nbs/00_segmentation.ipynb #15341977
 def fill_holes(mask:np.ndarray # bool HxW
               )->np.ndarray: # bool HxW
     "Fill what the mask encloses; a bay open to the film's edge stays"
@@ -426,7 +426,7 @@ def fill_holes(mask:np.ndarray # bool HxW
     hole[0] = False
     return mask | hole[lab]
 
-# %% ../nbs/00_segmentation.ipynb #5f6c452b
+# %% ../nbs/00_segmentation.ipynb #14693539
 def _centred(field): # Gaussian around the field's middle
     (ys, xs), (h, w) = np.nonzero(field), field.shape
     g = lambda n, o: np.exp(-.5*((np.arange(n) - o.mean())/(1.5*o.std() + 1))**2)
@@ -451,7 +451,7 @@ def level_masks(f:np.ndarray, # float32 HxW, about 300 px
         out.append(dict(mask=m, quantile=float(q), area=float(m.sum()/field.sum()), edge=float((step[rim] > real).mean()), contact=float((m & border).sum()/border.sum())))
     return out
 
-# %% ../nbs/00_segmentation.ipynb #642d4681
+# %% ../nbs/00_segmentation.ipynb #c61f8cf8
 def skin_level(levels:list # From `level_masks`
               )->dict|None: # One of them
     "The lowest level whose outline is nearly as real as the best one's"
@@ -459,8 +459,9 @@ def skin_level(levels:list # From `level_masks`
     good = [o['edge'] - 1.5*max(o['contact'] - FREE_BORDER, 0) for o in levels]
     return next((o for o, s in zip(levels, good) if s >= max(good) - .06), None)
 
-# %% ../nbs/00_segmentation.ipynb #b36b225d
+# %% ../nbs/00_segmentation.ipynb #3c0c1d82
 EDGE_AT = .25  # between local background (0) and local skin (1)
+BORDER_STRIP = .03 # of the longer side: where scatter brightens a field's border, it hangs on the forearm by less than this
 REACH = .04    # of the longer side: how far an outline may move in all, lest it creep along a bright border
 
 def _mean_near(f, sel, sigma): # local mean of f over sel, and how much of sel is near
@@ -488,13 +489,21 @@ def refine_mask(f:np.ndarray, # float32 HxW
         mask = fill_holes(new)
     return mask
 
-# %% ../nbs/00_segmentation.ipynb #16da139b
+# %% ../nbs/00_segmentation.ipynb #f5cf4e8c
+def cut_border(mask:np.ndarray, # bool HxW
+               field:np.ndarray # bool HxW
+              )->np.ndarray: # bool HxW
+    "Drop what hangs on the hand only by a strip along the field's border"
+    D = max(mask.shape)
+    core = _biggest(mask & _erode(field, BORDER_STRIP*D))
+    return mask if core is None else mask & _dilate(core, 1.2*BORDER_STRIP*D)
+
 def _one_record(pixels, field): # frame known: level and edge
     small = work_size(pixels, COARSE_SIDE)
     o = skin_level(level_masks(small.astype(np.float32), to_frame(field, small.shape)))
     if o is None: return None
     f = pixels.astype(np.float32)
-    mask = refine_mask(f, to_frame(o['mask'], f.shape), field)
+    mask = cut_border(refine_mask(f, to_frame(o['mask'], f.shape), field), field)
     strict, loose = (refine_mask(f, mask, field, at=EDGE_AT+d, steps=1) for d in (.15, -.1))
     return mask_record(clean_mask(mask), o['edge'], (strict & loose).sum()/max((strict | loose).sum(), 1), edge=o['edge'])
 
@@ -507,11 +516,13 @@ def classical_record(pixels:np.ndarray, # uint8 HxW, at working size
     if min(pixels.shape) < MIN_FILM or np.ptp(work_size(pixels, COARSE_SIDE)) == 0: return None
     field = film_field(pixels) if field is None else field
     r = _one_record(pixels, field)
-    if r is None or not r['area'] or mask_features(r['segmentation'], pixels, field=field)['solidity'] < PLATE: return r
+    if r is None or not r['area']: return r
+    f = mask_features(r['segmentation'], pixels, field=field)
+    if f['solidity'] < PLATE or f['bright_outside'] > HAND_RULES['bright_outside'][1]: return r
     inside = field & _erode(r['segmentation'], .025*max(pixels.shape))
     return (_one_record(pixels, inside) if inside.mean() > .02 else None) or r
 
-# %% ../nbs/00_segmentation.ipynb #586f0b4b
+# %% ../nbs/00_segmentation.ipynb #d5411672
 CLOSE_RADIUS = .004  # of the longer side: 2 px at 512
 
 def clean_mask(mask:np.ndarray, # bool HxW
@@ -524,7 +535,7 @@ def clean_mask(mask:np.ndarray, # bool HxW
     m = cv2.morphologyEx(m, cv2.MORPH_CLOSE, _ell(r))[r+1:-r-1, r+1:-r-1] > 0
     return _biggest(fill_holes(m))
 
-# %% ../nbs/00_segmentation.ipynb #3400f0ae
+# %% ../nbs/00_segmentation.ipynb #1cc5f94d
 def hand_prompts(pixels:np.ndarray, # uint8 HxW
                  field:np.ndarray|None=None, # bool HxW; None looks for the frame
                  margin:float=.02 # Added around the box, as a share of the longer side
@@ -541,7 +552,7 @@ def hand_prompts(pixels:np.ndarray, # uint8 HxW
     box = np.float32([max(x0-m, 0), max(y0-m, 0), min(x0+bw+m, w), min(y0+bh+m, h)])
     return [dict(box=box), dict(**pts((x, y)), box=box), pts((x, y)), middle]
 
-# %% ../nbs/00_segmentation.ipynb #f7380917
+# %% ../nbs/00_segmentation.ipynb #de4c5803
 def prompt_records(sam, # segment_anything Sam
                    image:np.ndarray, # uint8 HxWx3
                    prompts:list # Keyword arguments for SamPredictor.predict
@@ -561,7 +572,7 @@ def _tensor(a):
     import torch
     return torch.as_tensor(a)
 
-# %% ../nbs/00_segmentation.ipynb #14c606f6
+# %% ../nbs/00_segmentation.ipynb #c2c6d5fc
 def auto_records(sam, # segment_anything Sam
                  image:np.ndarray, # uint8 HxWx3
                  **generator # Arguments of SamAutomaticMaskGenerator
@@ -569,7 +580,7 @@ def auto_records(sam, # segment_anything Sam
     "Ask at a grid of points over the whole image"
     return _sam_package().SamAutomaticMaskGenerator(sam, **generator).generate(image)
 
-# %% ../nbs/00_segmentation.ipynb #b720333e
+# %% ../nbs/00_segmentation.ipynb #38bd31c4
 @dataclass
 class HandMask:
     "The outcome for one film: a mask with its scores, or a refusal with its reason"
@@ -589,14 +600,14 @@ class HandMask:
         return f'HandMask({self.mask.shape[0]}x{self.mask.shape[1]} px, {self.mask_area:.0%} of the film, score {self.predicted_iou:.2f}, stability {self.stability_score:.2f}, weight {self.mask_weight:.2f})'
     def _repr_png_(self): return thumbnail_png(self.mask if self.pixels is None else outline(self.pixels, self.mask))
 
-# %% ../nbs/00_segmentation.ipynb #9dc88425
+# %% ../nbs/00_segmentation.ipynb #d9d26e5b
 def _or_raise(self): # -> HandMask
     "This mask, or a `Refusal` with the reason"
     if not self.ok: raise Refusal(self.reason)
     return self
 HandMask.or_raise = _or_raise
 
-# %% ../nbs/00_segmentation.ipynb #58e06f1d
+# %% ../nbs/00_segmentation.ipynb #6844e8dc
 class Segmenter:
     "Base class: checks the film, asks `records` for candidates, lets the rule pick, cleans, and brings the mask into the film's frame"
     name, settings, rules, side = '', '', HAND_RULES, WORK_SIDE
@@ -618,12 +629,12 @@ class Segmenter:
         f = mask_features(mask, img, field=field)
         return HandMask(to_frame(mask, pixels.shape), r['predicted_iou'], r['stability_score'], f['area'], f['weight'], pixels=pixels)
 
-# %% ../nbs/00_segmentation.ipynb #de2a3349
+# %% ../nbs/00_segmentation.ipynb #8d4c65da
 class ClassicalSegmenter(Segmenter):
     "The offline baseline: no weights, no network"
     name, rules = 'classical', {**HAND_RULES, 'edge': (.8, 1)}  # real hands: 0.95 to 1
     def __init__(self, side:int=WORK_SIDE): # px; longer side at which masks are drawn
-        self.side, self.settings = side, f'classical 4, {side} px'
+        self.side, self.settings = side, f'classical 5, {side} px'
     def records(self, img:np.ndarray, # uint8 HxW
                 field:np.ndarray|None=None # bool HxW, inside the frame
                )->list: # At most one SAM record
@@ -631,7 +642,7 @@ class ClassicalSegmenter(Segmenter):
         r = classical_record(img, field)
         return [] if r is None else [r]
 
-# %% ../nbs/00_segmentation.ipynb #efacf51b
+# %% ../nbs/00_segmentation.ipynb #713f2442
 SAM_SIDE = 1024  # px; what the official encoders see
 
 class SamSegmenter(Segmenter):
@@ -660,7 +671,7 @@ class SamSegmenter(Segmenter):
         rgb = to_sam_input(img)
         return prompt_records(self.sam, rgb, hand_prompts(img, field)) if self.mode == 'prompt' else auto_records(self.sam, rgb, **self.generator)
 
-# %% ../nbs/00_segmentation.ipynb #cf34f8e6
+# %% ../nbs/00_segmentation.ipynb #282e3a88
 @lru_cache(maxsize=1)
 def _load_once(name, checkpoint, device): return load_sam(name, checkpoint, device)
 
@@ -671,7 +682,7 @@ def weights_id(sam # segment_anything Sam
     for k, v in sam.state_dict().items(): h.update(f'{k}{tuple(v.shape)}{float(v.float().sum()):.6g}{float(v.flatten()[-1]):.6g}'.encode())
     return h.hexdigest()[:8]
 
-# %% ../nbs/00_segmentation.ipynb #bb7a5f41
+# %% ../nbs/00_segmentation.ipynb #70ba230c
 SEGMENTERS = {'classical': ClassicalSegmenter, **{n: partial(SamSegmenter, n) for n in SAM_MODELS}}  # name -> callable that builds it
 
 def get_segmenter(name='classical', # Key of SEGMENTERS, path of a SAM checkpoint, or a segmenter
@@ -685,7 +696,7 @@ def get_segmenter(name='classical', # Key of SEGMENTERS, path of a SAM checkpoin
         return SamSegmenter(None, name, **kwargs)
     raise ValueError(f'no segmenter is called {name!r}; known are {", ".join(SEGMENTERS)}, or the path of a SAM checkpoint')
 
-# %% ../nbs/00_segmentation.ipynb #025b73e9
+# %% ../nbs/00_segmentation.ipynb #192db535
 def segment_row(row, # Manifest row with id, path and perhaps aspect
                 segmenter:Segmenter,
                 out # Workspace folder
@@ -697,7 +708,7 @@ def segment_row(row, # Manifest row with id, path and perhaps aspect
     return dict(mask_path=str(path) if o.ok else None, segmenter=segmenter.name, predicted_iou=o.predicted_iou, stability_score=o.stability_score,
                 mask_area=o.mask_area, mask_weight=o.mask_weight, seg_status=o.status, seg_error=o.reason or None)
 
-# %% ../nbs/00_segmentation.ipynb #fb7027ab
+# %% ../nbs/00_segmentation.ipynb #e1382729
 def segment_df(df:pd.DataFrame, # Manifest: id, path and perhaps aspect
                out, # Workspace folder
                segmenter='classical', # What `get_segmenter` takes

@@ -16,13 +16,13 @@ __all__ = ['SEX2NUM', 'AUGMENTS', 'GREY', 'ARCHS', 'LRS', 'LEVEL', 'MIN_BAND', '
            'make_card', 'with_hash', 'held_out', 'as_model', 'learner_card', 'save_release', 'load_release',
            'read_card', 'load_exported', 'pretrained_names', 'from_pretrained', 'predict_df', 'Trained', 'train_df']
 
-# %% ../nbs/03_train_fastai.ipynb #20bd9228
+# %% ../nbs/03_train_fastai.ipynb #c41057f5
 """Trains a bone age model from a table of crops: data, network, resumable training, intervals, and a release without pickle."""
 
-# %% ../nbs/03_train_fastai.ipynb #87bd5d3c
+# %% ../nbs/03_train_fastai.ipynb #31b2f170
 from fastai.vision.all import *
 
-# %% ../nbs/03_train_fastai.ipynb #2494465a
+# %% ../nbs/03_train_fastai.ipynb #20ba1027
 import hashlib, importlib.metadata, json, math, platform, time, warnings
 from dataclasses import dataclass
 from datetime import date as Date
@@ -33,7 +33,7 @@ from .cropping import resize_to
 from .evaluate import AGE_BANDS, age_band, mean_ci
 from .rsna import refuse_test
 
-# %% ../nbs/03_train_fastai.ipynb #ad2d3f5a
+# %% ../nbs/03_train_fastai.ipynb #530814a5
 def _left_out(df):
     "Why each row can not be trained on; '' if it can"
     crop = df.crop_path.astype(object).where(df.crop_path.notna(), '')
@@ -53,7 +53,7 @@ def training_rows(
     why = _left_out(df)
     return df[why == ''].reset_index(drop=True), df.assign(why=why)[why != '']
 
-# %% ../nbs/03_train_fastai.ipynb #21908f26
+# %% ../nbs/03_train_fastai.ipynb #7adfcc87
 def _patients(df): # the patient of each row; a film without one is its own patient
     own = 'film ' + df['id'].astype(str)
     return own if 'patient_id' not in df else own.where(df.patient_id.isna(), 'patient ' + df.patient_id.astype(str))
@@ -72,7 +72,7 @@ def split_df(
     held = set(who.index[np.diff(steps) > 0])
     return df.assign(split=np.where(_patients(df).isin(held), 'valid', 'train'))
 
-# %% ../nbs/03_train_fastai.ipynb #7ed7c71c
+# %% ../nbs/03_train_fastai.ipynb #b0d9698d
 def with_split(
     df:pd.DataFrame, # rows of `training_rows`
     valid_pct:float=.2, # share held out if the table brings no validation rows
@@ -88,7 +88,7 @@ def with_split(
     if problems: raise ManifestError(problems, 'split')
     return df
 
-# %% ../nbs/03_train_fastai.ipynb #54d4d5b5
+# %% ../nbs/03_train_fastai.ipynb #151fd8da
 def fit_crop(
     pixels:np.ndarray, # uint8 SxS, a crop
     size:int, # side of the network's input, px
@@ -109,7 +109,7 @@ def read_crop(
     try: return fit_crop(img, size)
     except FilmError as e: raise FilmError(f'{path}: {e}') from None
 
-# %% ../nbs/03_train_fastai.ipynb #0e33777e
+# %% ../nbs/03_train_fastai.ipynb #a1c9a569
 def _decode(path, size):
     try: return read_crop(path, size)
     except FilmError as e: return str(e)
@@ -132,7 +132,7 @@ def load_crops(
     with atomic_path(file) as tmp: np.save(tmp, np.stack(imgs))
     return np.load(file, mmap_mode='r')
 
-# %% ../nbs/03_train_fastai.ipynb #dfbff2f7
+# %% ../nbs/03_train_fastai.ipynb #32bf9e9c
 SEX2NUM = dict(F=-1., M=1.)   # symmetric, so that neither sex is the one without a signal
 
 def sex2num(
@@ -148,7 +148,7 @@ class FilmReader(Transform):
     def encodes(self, path): return TensorImageBW(torch.from_numpy(self.pixels(path).copy())[None])
     def __getstate__(self): return self.__dict__ | dict(films={})
 
-# %% ../nbs/03_train_fastai.ipynb #b98b4591
+# %% ../nbs/03_train_fastai.ipynb #d1efed62
 def film_block(
     size:int, # side of the network's input, px
     films:dict|None=None, # path -> decoded crop; None reads files
@@ -160,7 +160,7 @@ def sex_block()->TransformBlock:
     "The block of sexes."
     return TransformBlock(type_tfms=sex2num)
 
-# %% ../nbs/03_train_fastai.ipynb #f9534ab4
+# %% ../nbs/03_train_fastai.ipynb #a2ce43e7
 class FilmDL(TfmdDL):
     "A loader that gathers a batch of films at once."
     def create_item(self, i): return i or 0
@@ -172,7 +172,7 @@ class FilmDL(TfmdDL):
         sex = tensor([SEX2NUM[to_sex(s)] for s in items.sex])
         return (imgs, sex, tensor(items.age_months.to_numpy(np.float32))) if len(ds.tls) > 2 else (imgs, sex)
 
-# %% ../nbs/03_train_fastai.ipynb #1c8121a2
+# %% ../nbs/03_train_fastai.ipynb #f34f0b6f
 def warp_films(
     x:Tensor, # float N x 1 x S x S
     degrees:Tensor, # (N,) turn
@@ -187,7 +187,7 @@ def warp_films(
     rows = torch.stack([a.cos()*s*mirror, -a.sin()*s, -2*shift[:, 0], a.sin()*s*mirror, a.cos()*s, -2*shift[:, 1]], 1)
     return F.grid_sample(x, F.affine_grid(rows.view(-1, 2, 3).to(x), list(x.shape), align_corners=False), align_corners=False)
 
-# %% ../nbs/03_train_fastai.ipynb #c088fca3
+# %% ../nbs/03_train_fastai.ipynb #8e9f1144
 def tone_films(
     x:Tensor, # float N x 1 x S x S, 0 to 1
     gain:Tensor, # (N,) brightness factor
@@ -211,12 +211,12 @@ class FilmAugment(RandTransform):
         y = tone_films(y, 1 + draw(self.tone), 1 + draw(self.tone), gamma=1 + draw(self.gamma))
         return TensorImageBW(y)
 
-# %% ../nbs/03_train_fastai.ipynb #ba3eeb51
+# %% ../nbs/03_train_fastai.ipynb #495cfc5a
 AUGMENTS = dict(light=FilmAugment, none=None)
 
 def _pick(choices, name, what): # a named choice, or an error that lists them
     if name not in choices: raise ValueError(f'{what} is {name!r}; choose one of: {", ".join(map(str, choices))}')
-    return choices[name]
+    return choices[name] if isinstance(choices, dict) else name
 
 def bone_age_dls(
     df:pd.DataFrame, # rows with crop_path, sex, age_months and split 'train' or 'valid'
@@ -239,7 +239,7 @@ def bone_age_dls(
 def split_by_column(df): # row numbers of train and valid
     return [np.flatnonzero(df.split == s).tolist() for s in ('train', 'valid')]
 
-# %% ../nbs/03_train_fastai.ipynb #c9b34c26
+# %% ../nbs/03_train_fastai.ipynb #6e050744
 GREY = .449, .226   # mean and sd of the ImageNet channels, averaged over red, green and blue
 
 class TinyBlock(nn.Module):
@@ -269,7 +269,7 @@ def make_body(
     if state is not None: net.load_state_dict(state)
     return create_body(net, n_in=1, pretrained=state is not None)
 
-# %% ../nbs/03_train_fastai.ipynb #d0df39f4
+# %% ../nbs/03_train_fastai.ipynb #be62babd
 class BoneAgeNet(nn.Module):
     "Film and sex to months."
     def __init__(self, arch='resnet50', mean=127., sd=41., *, state=None, sex_features=32, hidden=128, drop=.2):
@@ -289,7 +289,7 @@ class BoneAgeNet(nn.Module):
         return self.head(both)[:, 0].float()*self.age_sd + self.age_mean
     def forward(self, film, sex): return self.read(self.features(film), sex)
 
-# %% ../nbs/03_train_fastai.ipynb #7102a29f
+# %% ../nbs/03_train_fastai.ipynb #7ed2cdf1
 def imagenet_file(
     arch:str, # torchvision name
 )->tuple: # URL, file in torch's cache
@@ -316,7 +316,7 @@ def imagenet_state(
     if not sha.startswith(want): raise ValueError(f'{file}: damaged (SHA-256 {sha[:8]}..., expected {want}...); delete it and try again')
     return torch.load(file, weights_only=True)
 
-# %% ../nbs/03_train_fastai.ipynb #99744cbb
+# %% ../nbs/03_train_fastai.ipynb #059396b2
 def start_state(
     arch:str, # name in `ARCHS`
     weights:str|Path|None='imagenet', # 'imagenet', None or 'none' for a random start, or a file with a torchvision state dict
@@ -330,7 +330,7 @@ def start_state(
     try: return load_tensors(Path(weights).read_bytes()) if str(weights).endswith('.safetensors') else torch.load(weights, weights_only=True)
     except Exception as e: raise ValueError(f'{weights}: not readable as weights ({type(e).__name__}); expected a torchvision state dict') from e
 
-# %% ../nbs/03_train_fastai.ipynb #827b3230
+# %% ../nbs/03_train_fastai.ipynb #baf261e4
 class MonthsLoss:
     "Smooth L1 of the error in standard deviations; takes months."
     def __init__(self, sd, reduction='mean'): store_attr()
@@ -343,7 +343,7 @@ def mae(
     "Mean absolute error."
     return (pred - months).abs().mean()
 
-# %% ../nbs/03_train_fastai.ipynb #e7db1698
+# %% ../nbs/03_train_fastai.ipynb #7fb3c01d
 class BoneAgeLearner(Learner):
     "A Learner that can go on at `first_epoch` and carries the facts of its training."
     first_epoch = 0
@@ -372,7 +372,7 @@ def bone_age_learner(
     learn.facts = dict(arch=arch, weights=str(weights or 'none'), size=film_reader(dls).size, bs=dls.bs, seed=seed, data=data_facts(dls))
     return learn
 
-# %% ../nbs/03_train_fastai.ipynb #7d5b74d6
+# %% ../nbs/03_train_fastai.ipynb #e870a209
 def film_reader(
     dls:DataLoaders, # of `bone_age_dls`
 )->FilmReader:
@@ -394,7 +394,7 @@ def data_facts(
     return out | dict(sources=sorted(both.source.dropna().astype(str).unique().tolist()) if 'source' in both else [],
                       segmenters=sorted(both.segmenter.dropna().astype(str).unique().tolist()) if 'segmenter' in both else [])
 
-# %% ../nbs/03_train_fastai.ipynb #8c4da81f
+# %% ../nbs/03_train_fastai.ipynb #09ff7fe1
 class EpochSeed(Callback):
     "Seed every epoch from the run's seed and the epoch's number."
     order = -20
@@ -412,7 +412,7 @@ class KeepBest(SaveModelCallback):
     def _save(self, name):
         with atomic_path(self.path/self.learn.model_dir/f'{name}.pth') as tmp: torch.save(self.model.state_dict(), tmp)
 
-# %% ../nbs/03_train_fastai.ipynb #cb1ecc7c
+# %% ../nbs/03_train_fastai.ipynb #7fe2cc8c
 def _plain(o): # to what torch.load(weights_only=True) reads back
     if isinstance(o, dict): return {k: _plain(v) for k, v in o.items()}
     if isinstance(o, (list, tuple, L)): return [_plain(v) for v in o]
@@ -436,7 +436,7 @@ def check_same_run(
     diff = [f'{k}: {old.get(k)!r} then, {v!r} now' for k, v in settings.items() if old.get(k) != v]
     if diff: raise ValueError(f'{file} belongs to another run ({"; ".join(diff)}); use the same settings, another folder, or resume=False to start again')
 
-# %% ../nbs/03_train_fastai.ipynb #32aa0acb
+# %% ../nbs/03_train_fastai.ipynb #f5c6a09c
 class Checkpoint(Callback):
     "Write the whole training state after each epoch, and go on from it."
     order = 70
@@ -457,7 +457,7 @@ class Checkpoint(Callback):
         if self.log: self.log('epoch {epoch}/{n}  train {train_loss:.3f}  valid {valid_loss:.3f}  MAE {mae:.2f} months  {seconds:.1f} s'.format(n=self.n_epoch, **self.rows[-1]))
     def after_fit(self): self.learn.history, self.learn.seconds, self.learn.first_epoch = pd.DataFrame(self.rows), self.seconds, 0
 
-# %% ../nbs/03_train_fastai.ipynb #8a0834e3
+# %% ../nbs/03_train_fastai.ipynb #586cfe6c
 @patch
 def _save(self:Checkpoint):
     rec, keep, opt = self.recorder, self.learn.keep_best, self.opt.state_dict()
@@ -477,7 +477,7 @@ def _load(self:Checkpoint, state):
     rec.lrs, rec.iters, rec.losses, rec.values = state['rec']
     if 'scaler' in state: self.learn.scaler.load_state_dict(state['scaler'])
 
-# %% ../nbs/03_train_fastai.ipynb #6b3b2993
+# %% ../nbs/03_train_fastai.ipynb #5af8bb13
 class CpuBF16(Callback):
     "bfloat16 on a CPU: fastai's `MixedPrecision` speaks to GPUs only."
     order = 10
@@ -497,7 +497,7 @@ def precision_cbs(
     if precision == 'bf16': return precision, [CpuBF16()]
     raise ValueError(f"precision is {precision!r} on a {torch.device(device).type}; choose 'auto', 'fp32' or 'bf16' ('fp16' needs a GPU)")
 
-# %% ../nbs/03_train_fastai.ipynb #446d288c
+# %% ../nbs/03_train_fastai.ipynb #f70a0f1a
 @patch
 def fit_months(self:BoneAgeLearner,
     epochs:int, # passes over the training films
@@ -527,7 +527,7 @@ def hardware(device)->str:
     if torch.device(device).type == 'cuda': return torch.cuda.get_device_name(device)
     return f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
 
-# %% ../nbs/03_train_fastai.ipynb #253ee8f5
+# %% ../nbs/03_train_fastai.ipynb #fc07b6d3
 @torch.no_grad()
 def predict_films(
     net:nn.Module, # `BoneAgeNet`
@@ -546,7 +546,7 @@ def predict_films(
     finally: net.train(was)
     return torch.cat(out).double().numpy() if out else np.zeros(0)
 
-# %% ../nbs/03_train_fastai.ipynb #80fef776
+# %% ../nbs/03_train_fastai.ipynb #e6667821
 LEVEL, MIN_BAND, MIN_SEX = .9, 50, 20   # nominal coverage; films needed for a width of its own
 
 def conformal_width(
@@ -557,7 +557,7 @@ def conformal_width(
     errors, k = np.sort(np.asarray(errors, float)), math.ceil((len(errors) + 1)*level - 1e-9)
     return float(errors[k-1]) if 0 < k <= len(errors) else np.nan
 
-# %% ../nbs/03_train_fastai.ipynb #61bfbfda
+# %% ../nbs/03_train_fastai.ipynb #a1a79aec
 def fit_intervals(
     df:pd.DataFrame, # held-out films: sex, age_months, pred_months
     level:float=LEVEL, # wanted coverage
@@ -575,7 +575,7 @@ def fit_intervals(
 
 def _or_none(x): return round(float(x), 3) if np.isfinite(x) else None # JSON has no NaN
 
-# %% ../nbs/03_train_fastai.ipynb #4020e16d
+# %% ../nbs/03_train_fastai.ipynb #97310950
 def interval(
     card:dict, # of a model, or any dict with `intervals` as `fit_intervals` makes it
     months:float, # predicted
@@ -589,7 +589,7 @@ def interval(
     w = next((width[k] for k in ((sex, band), (sex, None), (None, None)) if width.get(k) is not None), np.nan)
     return max(0., months - w) if np.isfinite(w) else np.nan, months + w
 
-# %% ../nbs/03_train_fastai.ipynb #f8ffead4
+# %% ../nbs/03_train_fastai.ipynb #87c5776e
 FORMAT = 'boneage-release-1'
 RSNA_TERMS = ('Trained on films of the RSNA Pediatric Bone Age Challenge 2017: for non-commercial research and education only. Cite Halabi SS et al., '
               'Radiology 2019;290(2):498-503, doi:10.1148/radiol.2018180736.')
@@ -604,7 +604,7 @@ def licence_note(
     if any('rsna' in s.lower() for s in sources): return RSNA_TERMS
     return SYNTHETIC_TERMS if sources and all('synthetic' in s.lower() for s in sources) else OTHER_TERMS
 
-# %% ../nbs/03_train_fastai.ipynb #5e1d5007
+# %% ../nbs/03_train_fastai.ipynb #ab28bd5d
 class BoneAgeModel:
     "A network and its card: films and sex in, months and interval out."
     def __init__(self, net:BoneAgeNet, card:dict): self.net, self.card = net.eval(), card
@@ -616,7 +616,7 @@ class BoneAgeModel:
     def interval(self, months, sex): return interval(self.card, months, sex)
     def __repr__(self): return f"BoneAgeModel({self.version}, {self.card['architecture']['arch']}, {self.size} px)"
 
-# %% ../nbs/03_train_fastai.ipynb #a1d60230
+# %% ../nbs/03_train_fastai.ipynb #698cf0d9
 LIBRARIES = 'torch', 'torchvision', 'fastai', 'numpy', 'opencv-python', 'safetensors'
 
 def net_bytes(
@@ -624,15 +624,14 @@ def net_bytes(
     dtype:str='fp32', # 'fp32' or 'fp16'
 )->bytes: # a safetensors file
     "The weights of a network as safetensors."
-    if dtype not in ('fp32', 'fp16'): raise ValueError(f"dtype is {dtype!r}; choose 'fp32' or 'fp16'")
-    half = dtype == 'fp16'
+    half = _pick(dict(fp32=False, fp16=True), dtype, 'dtype')
     return dump_tensors({k: (v.half() if half and v.is_floating_point() and not k.startswith('age_') else v).cpu().contiguous() for k, v in net.state_dict().items()})
 
 def versions()->dict:
     "The libraries that made the weights."
     return dict(python=platform.python_version()) | {n: importlib.metadata.version(n) for n in LIBRARIES}
 
-# %% ../nbs/03_train_fastai.ipynb #0bec71c6
+# %% ../nbs/03_train_fastai.ipynb #01d79f40
 def make_card(
     learn:Learner, # after `fit_months`
     valid:pd.DataFrame, # predictions on the held-out films: sex, age_months, pred_months
@@ -655,7 +654,7 @@ def make_card(
 def _crop_side(df): # side of the crops on disk, px
     return int(cv2.imdecode(np.fromfile(df.crop_path.iloc[0], np.uint8), cv2.IMREAD_GRAYSCALE).shape[0])
 
-# %% ../nbs/03_train_fastai.ipynb #da574c44
+# %% ../nbs/03_train_fastai.ipynb #fafd24ec
 def with_hash(card:dict, data:bytes, dtype:str)->dict: # the card knows its weights
     "Add the weights' hash to a card."
     return card | dict(weights=dict(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data), dtype=dtype))
@@ -680,7 +679,7 @@ def learner_card(learn): # made once after training, and kept through an export
     if not hasattr(learn, 'card'): learn.card = make_card(learn, held_out(learn))
     return learn.card
 
-# %% ../nbs/03_train_fastai.ipynb #9831e164
+# %% ../nbs/03_train_fastai.ipynb #142b670d
 def _pair(path): # weights and card of a release, whichever is named
     p = Path(path)
     stem = str(p)[:-len(p.suffix)] if p.suffix in ('.safetensors', '.json') else str(p)
@@ -701,7 +700,7 @@ def save_release(
     with atomic_path(card) as tmp: tmp.write_text(text)
     return card
 
-# %% ../nbs/03_train_fastai.ipynb #8133951a
+# %% ../nbs/03_train_fastai.ipynb #113510e4
 def load_release(
     path, # either file of a release, or their common name
 )->BoneAgeModel: # on the CPU, float32
@@ -731,7 +730,7 @@ def _net_from(card, data, file):
     except RuntimeError as e: raise ValueError(f"{file}: the weights do not fit the architecture {card['architecture']['arch']!r} that the card names\n{str(e)[:300]}") from None
     return net
 
-# %% ../nbs/03_train_fastai.ipynb #5cdc7383
+# %% ../nbs/03_train_fastai.ipynb #d821952b
 @patch
 def _repr_markdown_(self:BoneAgeModel):
     c = self.card
@@ -742,16 +741,16 @@ def _repr_markdown_(self:BoneAgeModel):
             'training': f"{t['epochs']} epochs, {t['seconds']} s, {t['hardware']}", 'terms': c['licence'], 'use': c['intended_use']}
     return '| | |\n|---|---|\n' + '\n'.join(f'| {k} | {v} |' for k, v in rows.items())
 
-# %% ../nbs/03_train_fastai.ipynb #e63450f9
+# %% ../nbs/03_train_fastai.ipynb #78975dc9
 def load_exported(
     path, # file written by `learn.export`; only files you trust
 )->Learner:
-    "`load_learner` without its warning about pickle, which this docstring repeats: load only files you trust."
+    "Load an exported learner. A pickle can run code: load only files you trust."
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='load_learner')
         return load_learner(path)
 
-# %% ../nbs/03_train_fastai.ipynb #91d895dc
+# %% ../nbs/03_train_fastai.ipynb #022960ca
 WEIGHTS = Path(__file__).parent/'weights' if '__file__' in globals() else Path('../boneage/weights')
 
 def pretrained_names()->list:
@@ -767,7 +766,7 @@ def from_pretrained(
     have = f'choose one of: {", ".join(names)}' if names else 'this version comes without weights: train a model with `boneage train` and give the path of its card'
     raise ValueError(f'no model named {name!r}; {have}')
 
-# %% ../nbs/03_train_fastai.ipynb #621e246c
+# %% ../nbs/03_train_fastai.ipynb #392c167c
 def _predict_row(model, row):
     if not isinstance(row.get('crop_path'), str) or not row.crop_path: raise FilmError(row.crop_error if isinstance(row.get('crop_error'), str) else 'no crop: run the cropping step first')
     sex = row.get('sex')
@@ -796,7 +795,7 @@ def predict_df(
     out = pd.DataFrame.from_dict(rows, orient='index', columns=['pred_months', 'pred_low', 'pred_high'], dtype=float).reindex(df.index)
     return df.drop(columns=[c for c in (*out, 'model', 'pred_error') if c in df]).assign(**out, model=m.version, pred_error=pd.Series(errors, index=df.index, dtype=object))
 
-# %% ../nbs/03_train_fastai.ipynb #8208fb4c
+# %% ../nbs/03_train_fastai.ipynb #887cb7ae
 @dataclass
 class Trained:
     "What a training left behind."
@@ -831,6 +830,7 @@ def train_df(
     log=None, # function that gets one line per epoch, such as print
 )->Trained:
     "Train on a table of crops and release the model."
+    _pick(('fp32', 'fp16'), dtype, 'dtype') # now, not after hours of training
     rows, left_out = training_rows(df)
     dls = bone_age_dls(with_split(rows, valid_pct, seed), size, bs, augment=augment, cache=cache)
     learn = bone_age_learner(dls, arch, weights, path=out, seed=seed)
@@ -838,5 +838,5 @@ def train_df(
     learn.fit_months(epochs, lr, resume=resume, keep=keep, seed=seed, precision=precision, log=log)
     valid = held_out(learn)
     learn.card = make_card(learn, valid, name=name, crop=crop)
-    release = save_release(learn, Path(out)/learn.card['name'])
+    release = save_release(learn, Path(out)/learn.card['name'], dtype=dtype)
     return Trained(release, learn.history, predict_df(valid, load_release(release)), left_out)

@@ -187,7 +187,7 @@ def test_start_from_a_local_file(tmp_path):
     with pytest.raises(ValueError, match='not readable as weights'): t.start_state('resnet18', tmp_path/'bad.pth')
 
 @pytest.mark.parametrize('call, words', [(dict(arch='vgg'), 'choose one of: resnet50'), (dict(augment='wild'), 'choose one of: light, none'), (dict(precision='fp8'), "choose 'auto'"),
-                                         (dict(keep='first'), "choose 'best' or 'last'"), (dict(valid_pct=20), 'between 0 and 1'), (dict(weights='imagenet'), 'no ImageNet weights'), (dict(dtype='int8'), "choose 'fp32' or 'fp16'")])
+                                         (dict(keep='first'), "choose 'best' or 'last'"), (dict(valid_pct=20), 'between 0 and 1'), (dict(weights='imagenet'), 'no ImageNet weights'), (dict(dtype='int8'), "choose one of: fp32, fp16")])
 def test_wrong_options_list_the_choices(films, tmp_path, call, words):
     with pytest.raises(ValueError, match=words): t.train_df(films, tmp_path, epochs=1, **(SMALL | call))
 
