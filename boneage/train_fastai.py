@@ -343,12 +343,15 @@ def mae(
     "Mean absolute error."
     return (pred - months).abs().mean()
 
-# %% ../nbs/03_train_fastai.ipynb #7fb3c01d
+# %% ../nbs/03_train_fastai.ipynb #54dc6981
 class BoneAgeLearner(Learner):
     "A Learner that can go on at `first_epoch` and carries the facts of its training."
     first_epoch = 0
     def _do_fit(self):
         for self.epoch in range(self.first_epoch, self.n_epoch): self._with_events(self._do_epoch, 'epoch', CancelEpochException)
+    def export(self, *args, **kwargs): # the card needs the films, which stay behind
+        learner_card(self)
+        super().export(*args, **kwargs)
 
 def body_and_head(net): # two parameter groups: a body that was trained before learns at half the rate
     return [params(net.body), params(net.sex) + params(net.head)]
@@ -497,7 +500,7 @@ def precision_cbs(
     if precision == 'bf16': return precision, [CpuBF16()]
     raise ValueError(f"precision is {precision!r} on a {torch.device(device).type}; choose 'auto', 'fp32' or 'bf16' ('fp16' needs a GPU)")
 
-# %% ../nbs/03_train_fastai.ipynb #f70a0f1a
+# %% ../nbs/03_train_fastai.ipynb #f19a5ce7
 @patch
 def fit_months(self:BoneAgeLearner,
     epochs:int, # passes over the training films
@@ -512,6 +515,7 @@ def fit_months(self:BoneAgeLearner,
 )->pd.DataFrame: # a row per epoch, also in history.csv
     "One cycle of training with checkpoints; the same call with `resume=True` goes on after an interruption."
     if keep not in ('best', 'last'): raise ValueError(f"keep is {keep!r}; choose 'best' or 'last'")
+    self.__dict__.pop('card', None)
     used, amp = precision_cbs(self.dls.device, precision)
     lr = lr or LRS.get(self.facts['arch'], 2e-3)
     facts = dict(epochs=epochs, lr=lr, wd=wd, keep=keep, fit_seed=seed, precision=used)
