@@ -7,11 +7,11 @@ Docs: https://boneage.github.io/boneage/phantom.html.md"""
 # %% auto #0
 __all__ = ['OSSIFICATION', 'AS_WIDE', 'CARPALS_FULL', 'GROWTH_YEARS', 'GROWTH', 'Tube', 'LENGTHS', 'SHAFTS', 'BASES', 'HEADS',
            'MC_BASE', 'MC_ANGLE', 'PP_ANGLE', 'FINGER_RADIUS', 'CARPALS', 'Blob', 'FOREARM', 'MU_SOFT', 'MU_BONE',
-           'GLYPHS', 'TONES', 'FAULTS', 'TARSALS', 'NONHANDS', 'DRAWING', 'stage', 'growth', 'cap', 'shaft_profile',
-           'epiphysis_profile', 'disc_profile', 'tubular', 'View', 'make_view', 'draw_tube', 'carpal', 'draw_blob',
-           'Hand', 'hand_geometry', 'draw_bones', 'soft_tissue', 'attenuate', 'film_response', 'marker_stamp',
-           'rect_distance', 'collimate', 'Phantom', 'hand_extent', 'place', 'make_phantom', 'make_nonhand',
-           'phantom_df']
+           'GLYPHS', 'TONES', 'WHITE_AT_MOST', 'FAULTS', 'TARSALS', 'NONHANDS', 'DRAWING', 'stage', 'growth', 'cap',
+           'shaft_profile', 'epiphysis_profile', 'disc_profile', 'tubular', 'View', 'make_view', 'draw_tube', 'carpal',
+           'draw_blob', 'Hand', 'hand_geometry', 'draw_bones', 'soft_tissue', 'attenuate', 'film_response',
+           'marker_stamp', 'rect_distance', 'collimate', 'Phantom', 'hand_extent', 'place', 'make_phantom',
+           'make_nonhand', 'phantom_df']
 
 # %% ../nbs/phantom.ipynb #024a395c
 """Synthetic left-hand radiographs with known bone age, sex, mask and landmarks.
@@ -405,8 +405,8 @@ def soft_tissue(
     w = np.clip(depth/(5*hand.scale)-.4, 0, 1)
     return sdf, T*(1-w) + w*cv2.GaussianBlur(T, (0, 0), 2.5*hand.scale*view.scale), (arm < 0) & inside
 
-# %% ../nbs/phantom.ipynb #b9a64ec8
-MU_SOFT, MU_BONE = .021, .062  # per mm; bone beyond the soft tissue it replaces; about what soft hand exposures show
+# %% ../nbs/phantom.ipynb #14306baa
+MU_SOFT, MU_BONE = .026, .08  # per mm; water near 40 keV, and bone beyond the soft tissue it replaces
 
 def attenuate(
     soft:np.ndarray, # soft tissue along the beam, mm
@@ -418,10 +418,10 @@ def attenuate(
 def film_response(
     loss:np.ndarray,    # from `attenuate`
     exposure:float=0.,  # more makes the film darker, log units
-    contrast:float=2.7, # slope of the film's curve
+    contrast:float=2.3, # slope of the film's curve
 )->np.ndarray: # brightness, 0 (no tissue) to 1
     "The film's S-shaped answer"
-    mid = .88+exposure
+    mid = .55+exposure
     y, y0 = (1/(1+np.exp(-contrast*(o-mid))) for o in (loss, 0.))
     return (y-y0)/(1-y0)
 
@@ -472,7 +472,7 @@ def collimate(shape, points, rng, below): # px; points (x, y) to keep; Generator
     lo, hi = q.min(0)-rng.uniform(.015, .12, 2)*L, q.max(0)+rng.uniform(.015, .12, 2)*L
     return rect_distance(shape, lo, (hi[0], q[:, 1].max()+below*L), a)
 
-# %% ../nbs/phantom.ipynb #86f39924
+# %% ../nbs/phantom.ipynb #7eb57459
 TONES = dict(black=((2, 14), (185, 255), .62), grey=((22, 60), (110, 215), .22), pale=((95, 150), (190, 245), .16)) # empty film, densest bone, share
 
 def _tone(rng):
@@ -485,8 +485,11 @@ def _grain(shape, rng, px): # smooth random field, unit SD
 
 def _noise(shape, rng, px): return rng.standard_normal(shape, dtype=np.float32) + .7*_grain(shape, rng, .8*px)
 
+WHITE_AT_MOST = .25 # share of the film that a white surround may cover: with more, a loader can only guess which way round the film is
+
 def _frame(y, mask, d, rng, px): # outside the field: black, hazy with a bright rim, or white
     kind, edge = rng.choice(['black', 'haze', 'white'], p=[.4, .42, .18]), 1/(1+np.exp(-np.clip(2*d/px, -30, 30)))
+    if kind == 'white' and (d > 0).mean() > WHITE_AT_MOST: kind = 'black'
     out = dict(black=rng.uniform(0, .02), haze=rng.uniform(0, .06), white=1.02)[kind]
     if kind == 'haze': y = y + rng.uniform(.15, .8)*np.exp(-(d/(rng.uniform(.8, 1.8)*px))**2)
     return y*(1-edge) + out*edge, mask & (d < 0)
@@ -565,7 +568,7 @@ def _scene(shape, age, sex, rng, pose, side, fault, n):
         o.update(T=T+T2, B=o['B']+draw_bones(shape, other, v2), away=np.minimum(sdf, sdf2)); o['objects']['second_hand'] = sdf2 < 0
     return o
 
-# %% ../nbs/phantom.ipynb #4b1b5acd
+# %% ../nbs/phantom.ipynb #cc1f6513
 def _plate(o, rng, px): # a board as dense as the palm, its edge crossing the hand
     h, e = o['shape'][0], hand_extent(o['hand'], o['view'])
     a, half = rng.uniform(-25, 25), np.array([.42, .28])*h*rng.uniform(.8, 1.2, 2); k, m = np.cos(np.radians(a)), np.sin(np.radians(a))
@@ -577,7 +580,7 @@ def _loss(o, film, grain, fault, px): # what the beam loses, with the film expos
     bone = o['B']*(1+.06*_grain(o['shape'], grain, .45*px))
     loss, inside = attenuate(o['T'], bone), o['sdf'] < 0
     ref = np.percentile(loss[inside], 97) if inside.any() else 1.5
-    return loss*(1.5/ref)**.8 + (_plate(o, film, px) if fault == 'bright_plate' else 0)
+    return loss*(1.3/ref)**.8 + (_plate(o, film, px) if fault == 'bright_plate' else 0)
 
 def _find_room(free, size, rng, tries=40): # upper left corner of a free square, or None
     I = cv2.integral(free.astype(np.uint8)); h, w = free.shape
@@ -605,11 +608,11 @@ def _smear(img, rng, px): # the hand moved
     for t in np.linspace(-c, c, 4*n): k[round(c+t*np.sin(a)), round(c+t*np.cos(a))] += 1
     return cv2.filter2D(cv2.GaussianBlur(img, (0, 0), 1.2*px), -1, k/k.sum())
 
-# %% ../nbs/phantom.ipynb #b5451e69
+# %% ../nbs/phantom.ipynb #b33267f4
 def _expose(o, film, grain, side, fault, n):
     "Pixels and visible mask of a scene"
     shape = o['shape']; px = max(shape)/256
-    y = film_response(_loss(o, film, grain, fault, px), exposure=n*film.normal(0, .09) + (.55 if fault == 'overexposed' else 0))
+    y = film_response(_loss(o, film, grain, fault, px), exposure=n*film.normal(0, .09) + (1. if fault == 'overexposed' else 0))
     mask, field = o['sdf'] < 0, None
     if n and film.random() < .5 and fault not in ('cropped', 'rotated', 'second_hand'):
         field = collimate(shape, hand_extent(o['hand'], o['view']), film, film.uniform(.03, .25))
@@ -754,8 +757,8 @@ def _draw_row(row, seed, size, k):
     ph = make_phantom(seed*100_003+k, row.age_months, row.sex, size=size, fault=row.fault or None)
     write_png(row.true_mask_path, ph.mask); write_png(row.path, ph.pixels)
 
-# %% ../nbs/phantom.ipynb #ff5d5650
-DRAWING = 1 # raised when the drawing changes, so that old folders are redrawn
+# %% ../nbs/phantom.ipynb #ca59d9ed
+DRAWING = 2 # raised when the drawing changes, so that old folders are redrawn
 
 def _claim(folder, settings): # remember what a folder was drawn with; forget films drawn otherwise
     note, text = folder/'phantoms.json', json.dumps(dict(synthetic=True, drawing=DRAWING, **settings))

@@ -234,7 +234,7 @@ FLAGS = [
     Flag('long and narrow', 'length', 1.8, 3.2, .6, 'more forearm than hand, or a sliver'),
 ]
 
-# %% ../nbs/02_qc_widgets.ipynb #31b0934c
+# %% ../nbs/02_qc_widgets.ipynb #cde70f04
 FLAGS += [
     Flag('rotated', 'angle', 5, 30, .6, 'training turns films by 10 degrees at most'),
     Flag('second hand or object', 'beside', .15, .55, .8, 'half a palm wide: no marker, no frame'),
@@ -243,7 +243,7 @@ FLAGS += [
     Flag('darker than its surround', 'skin_step', 15, 0, .9, 'inverted, or a plate brighter than skin'),
     Flag('turned: check polarity', 'turned', 0, .5, .4, 'polarity was guessed from the border'),
     Flag('too dark', 'level', 60, 15, .6, 'bone and soft tissue share a few grey levels'),
-    Flag('over-exposed', 'skin', .20, .11, .7, 'the skin hardly stands out while bone is seen; RSNA films: none below 0.21'),
+    Flag('over-exposed', 'skin', .20, .11, .7, 'the skin hardly stands out while bone is seen; RSNA films: 1% lie below 0.19'),
     Flag('low contrast', 'contrast', 110, 11, .7, 'bone and soft tissue share a dozen grey levels; 1% of RSNA films'),
     Flag('saturated', 'white', .0, .10, .7, 'bone detail is lost at white'),
     Flag('blurred', 'sharpness', 1.8, 1.5, .7, 'edges as soft as after a 2 px blur at 256 px'),
@@ -370,7 +370,7 @@ def triage_curve(
     n = np.arange(len(bad)+1)
     return pd.DataFrame(dict(queue=n/len(bad), found=np.r_[0,bad.cumsum()]/bad.sum()))
 
-# %% ../nbs/02_qc_widgets.ipynb #caf24487
+# %% ../nbs/02_qc_widgets.ipynb #993bf6bc
 def found_in(
     curve:pd.DataFrame, # from `triage_curve`
     share:float=.1, # of the queue, 0..1
@@ -384,7 +384,7 @@ def plot_triage(
 ): # matplotlib Figure
     "Found against looked at; the diagonal is a queue in no order."
     import matplotlib.pyplot as plt
-    fig,ax = plt.subplots(figsize=(4.2,2.8), layout='constrained')
+    fig,ax = plt.subplots(figsize=(3.4,2.4), layout='constrained')
     ax.plot(curve.queue, curve.found, color='k', label='worst first')
     ax.plot([0,1], [0,1], color='.6', ls=':', label='no order')
     if rate: ax.plot([0,rate,1], [0,1,1], color='.6', ls='--', label='best possible')
@@ -998,17 +998,18 @@ def contact_sheet_html(
     with atomic_path(path) as tmp: Path(tmp).write_text(body+'\n'.join(cards), encoding='utf-8')
     return path
 
-# %% ../nbs/02_qc_widgets.ipynb #4eead8c5
+# %% ../nbs/02_qc_widgets.ipynb #4cf2edde
 def contact_sheet(
     df:pd.DataFrame, # table from `qc_flags`
     n:int=10, # films
     *,
     ncols:int=5, # films in a row
     side:int=256, # longest side of a picture, px
+    height:float=2.2, # of a row, inches
 ): # matplotlib Figure
     "The first films of a table with outline and worst flag."
     part = df.head(n)
-    return show_films([film_pair(r,side)[0] for _,r in part.iterrows()], [f"{r['id']}\n{text(r,'qc_flags').split(';')[0]}" for _,r in part.iterrows()], ncols=ncols)
+    return show_films([film_pair(r,side)[0] for _,r in part.iterrows()], [f"{r['id']}\n{text(r,'qc_flags').split(';')[0]}" for _,r in part.iterrows()], ncols=ncols, height=height)
 
 # %% ../nbs/02_qc_widgets.ipynb #efb1a764
 def all_decisions(
