@@ -16,8 +16,8 @@ __all__ = ['SEX2NUM', 'AUGMENTS', 'GREY', 'ARCHS', 'LRS', 'LEVEL', 'MIN_BAND', '
            'make_card', 'with_hash', 'held_out', 'as_model', 'learner_card', 'save_release', 'load_release',
            'read_card', 'load_exported', 'pretrained_names', 'from_pretrained', 'predict_df', 'Trained', 'train_df']
 
-# %% ../nbs/03_train_fastai.ipynb #c41057f5
-"""Trains a bone age model from a table of crops: data, network, resumable training, intervals, and a release without pickle."""
+# %% ../nbs/03_train_fastai.ipynb #f1fe3c48
+"Trains a bone age model from a table of crops: data, network, resumable training, intervals, and a release without pickle."
 
 # %% ../nbs/03_train_fastai.ipynb #31b2f170
 from fastai.vision.all import *

@@ -35,6 +35,7 @@ def pytest():
 
 def main():
     os.environ.setdefault('MPLBACKEND', 'agg')
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # threads that wait by spinning slow each other down on a busy machine
     notebooks = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
     steps = {'library in sync with the notebooks': lambda: unchanged('nbdev-export', 'boneage'),
              'notebooks clean': lambda: unchanged('nbdev-clean', 'nbs')}

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault('MPLBACKEND', 'agg')
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # threads that wait by spinning slow each other down on a busy machine
 
 @pytest.fixture(scope='session')
 def real_data():

@@ -1,0 +1,222 @@
+"One film, one answer: the same as the steps give, the same for an inverted film, none for what is no hand, and a card that is obeyed."
+import json, shutil
+from pathlib import Path
+import numpy as np, pandas as pd, pytest
+from boneage import core, predict as p, train_fastai as t
+from boneage.cropping import crop_df, crop_film
+from boneage.phantom import make_nonhand, make_phantom, phantom_df
+from boneage.segmentation import ClassicalSegmenter, segment_df
+
+ODD = dict(margin=.1, background='median', contrast=None)  # a crop that is not the default
+
+@pytest.fixture(scope='session')
+def world(tmp_path_factory):
+    "Twenty synthetic films, segmented and cropped in an unusual way, and a tiny model trained on them"
+    w = tmp_path_factory.mktemp('films d\'été')
+    films = phantom_df(20, w/'films', seed=31)
+    crops = crop_df(segment_df(films, w), w, size=96, **ODD)
+    release = t.train_df(crops, w/'model', arch='tiny', weights=None, size=64, epochs=12, bs=8, seed=3, name='test', crop=ODD).release
+    return dict(folder=w, films=films, crops=crops, release=release)
+
+@pytest.fixture(scope='session')
+def predictor(world): return p.BoneAgePredictor(world['release'])
+
+def film(world, i): return world['films'].path[i], world['films'].sex[i]
+
+def test_model_learned_something(world, predictor):
+    assert predictor.predict_df(world['films'].head(6)).pred_months.std() > 1, 'a constant answer would make the tests below empty'
+
+def test_one_film(world, predictor):
+    path, sex = film(world, 0)
+    r = predictor.predict(path, sex=sex)
+    assert r.ok and np.isfinite(r.months) and r.sex == sex and r.model == predictor.model.version and r.reason == r.note == ''
+    assert r.hand.mask.shape == r.film.shape and r.crop.pixels.shape == (96, 96)
+    assert core.months2ym(r.months) in str(r) and 'research use only' in str(r)
+
+def test_one_film_a_table_and_the_steps_agree_to_the_last_digit(world, predictor):
+    films, crops = world['films'].head(8), world['crops'].head(8)
+    table, steps = predictor.predict_df(films), t.predict_df(crops, world['release'])
+    assert table.id.tolist() == films.id.tolist() and table.model.eq(predictor.model.version).all()
+    cols = ['pred_months', 'pred_low', 'pred_high']
+    pd.testing.assert_frame_equal(table[cols], steps[cols], check_exact=True)
+    assert table.pred_months.tolist() == predictor.predict_df(films.sample(frac=1, random_state=1)).sort_index().pred_months.tolist(), 'the order does not matter'
+    for i in range(4):
+        path, sex = film(world, i)
+        assert round(predictor.predict(path, sex=sex).months, 2) == table.pred_months[i]
+
+def test_the_network_sees_the_crop_of_the_card(world, predictor):
+    path, sex = film(world, 2)
+    r = predictor.predict(path, sex=sex)
+    pixels = core.load_radiograph(path).pixels
+    mask = ClassicalSegmenter().segment(pixels).mask
+    np.testing.assert_array_equal(r.crop.pixels, crop_film(pixels, mask, 96, **ODD).pixels)
+    assert (r.crop.pixels != crop_film(pixels, mask, 96).pixels).any(), 'the defaults would give another crop'
+
+@pytest.mark.parametrize('i', range(3))
+def test_an_inverted_film_gives_nearly_the_same(world, predictor, tmp_path, i):
+    path, sex = film(world, i)
+    core.write_png(tmp_path/'inverted.png', 255 - core.load_radiograph(path).pixels)
+    a, b = predictor.predict(path, sex=sex), predictor.predict(tmp_path/'inverted.png', sex=sex)
+    assert b.film.inverted and abs(a.months - b.months) < 1
+
+def test_aspect_restores_a_squashed_film(world, predictor, tmp_path):
+    import cv2
+    path, sex = film(world, 1)
+    img = core.load_radiograph(path).pixels
+    core.write_png(tmp_path/'squashed.png', cv2.resize(img, (img.shape[0],)*2))
+    r = predictor.predict(tmp_path/'squashed.png', sex=sex, aspect=img.shape[1]/img.shape[0])
+    assert abs(r.film.shape[1]/r.film.shape[0] - img.shape[1]/img.shape[0]) < .01
+    df = predictor.predict_df(pd.DataFrame([dict(id='1', path=str(tmp_path/'squashed.png'), sex=sex, aspect=img.shape[1]/img.shape[0])]))
+    assert df.pred_months[0] == round(r.months, 2)
+
+@pytest.mark.parametrize('word,letter', [('F', 'F'), ('female', 'F'), ('Girl', 'F'), (' m ', 'M'), ('MALE', 'M'), ('boy', 'M')])
+def test_sex_spellings(world, predictor, word, letter):
+    assert predictor.predict(world['films'].path[0], sex=word).sex == letter
+
+def test_sex_counts(world, predictor):
+    a, b = (predictor.predict(world['films'].path[0], sex=s).months for s in 'FM')
+    assert a != b
+
+@pytest.mark.parametrize('sex,text', [(None, 'sex is missing'), ('', 'sex is missing'), (float('nan'), 'sex is missing'), ('unknown', 'expected F or M'), (1, 'expected F or M')])
+def test_sex_is_never_guessed(world, predictor, sex, text):
+    with pytest.raises(ValueError, match=text): predictor.predict(world['films'].path[0], sex=sex)
+
+def test_a_row_without_sex_says_so(world, predictor):
+    df = predictor.predict_df(world['films'].head(2).assign(sex=[None, 'F']))
+    assert 'sex is missing' in df.pred_error[0] and df.pred_months.isna().tolist() == [True, False]
+    with pytest.raises(core.ManifestError, match="row 3, id phantom-0002: sex is 'unknown'"): predictor.predict_df(world['films'].head(2).assign(sex=['F', 'unknown']))
+
+@pytest.mark.parametrize('kind', ['empty', 'noise', 'text', 'gradient', 'foot'])
+def test_what_is_no_hand_gets_no_number(predictor, tmp_path, kind):
+    core.write_png(tmp_path/'film.png', make_nonhand(kind, 3))
+    r = predictor.predict(tmp_path/'film.png', sex='F')
+    assert not r.ok and np.isnan(r.months) and 'no hand found' in str(r) and r.crop is None and r.heat is None
+    assert r._repr_png_()[:4] == b'\x89PNG'
+
+def test_bad_films_do_not_stop_a_table(world, predictor, tmp_path):
+    (tmp_path/'text.png').write_text('x')
+    core.write_png(tmp_path/'letter.png', make_nonhand('text', 1))
+    extra = pd.DataFrame([dict(id='x', path=str(tmp_path/'text.png'), sex='F'), dict(id='l', path=str(tmp_path/'letter.png'), sex='F'), dict(id='g', path='gone.png', sex='F')])
+    df = predictor.predict_df(pd.concat([extra, world['films'].head(2)], ignore_index=True).assign(pred_months=99., pred_note='old'))
+    assert df.pred_months.isna().tolist() == [True]*3 + [False]*2, 'no answer of an older run stays'
+    assert ['not a picture' in df.pred_error[0], 'no hand' in df.pred_error[1], 'no such file' in df.pred_error[2]] == [True]*3
+    assert df.pred_note.isna().all()
+    with pytest.raises(core.FilmError, match='text.png: not a picture'): predictor.predict(tmp_path/'text.png', sex='F')
+    with pytest.raises(FileNotFoundError, match='gone.png'): predictor.predict('gone.png', sex='F')
+
+def test_a_table_in_which_every_film_fails_keeps_its_columns(predictor):
+    df = predictor.predict_df(pd.DataFrame([dict(id='g', path='gone.png', sex='F', pred_months=3.)]))
+    assert df[['pred_months', 'pred_low', 'pred_high']].isna().all(axis=None) and df.model[0] == predictor.model.version
+
+def test_a_journal_reads_again_only_what_changed(world, predictor, tmp_path, monkeypatch):
+    seen, read = [], p.BoneAgePredictor._read
+    monkeypatch.setattr(p.BoneAgePredictor, '_read', lambda self, row: (seen.append(row['path']), read(self, row))[1])
+    df = world['films'].head(3)
+    first = predictor.predict_df(df, tmp_path/'j.jsonl')
+    pd.testing.assert_frame_equal(predictor.predict_df(df, tmp_path/'j.jsonl'), first)
+    assert len(seen) == 3
+    other = df.assign(sex=['M' if df.sex[0] == 'F' else 'F', *df.sex[1:]])
+    assert predictor.predict_df(other, tmp_path/'j.jsonl').pred_months[0] != first.pred_months[0] and len(seen) == 4, 'another sex is another question'
+    predictor.predict_df(df, tmp_path/'j.jsonl', redo=True)
+    assert len(seen) == 7
+
+def test_two_at_a_time_give_the_same(world, predictor):
+    df = world['films'].head(4)
+    pd.testing.assert_frame_equal(predictor.predict_df(df, n_jobs=2), predictor.predict_df(df))
+
+def test_folder(world, predictor):
+    df = predictor.predict_df(core.manifest_from_folder(world['folder']/'crops', sex='F').head(2))
+    assert len(df) == 2 and df.sex.eq('F').all()
+
+# --- the explanation ------------------------------------------------------------------------------------------------
+
+def test_explanation_map(world, predictor):
+    path, sex = film(world, 0)
+    r = predictor.predict(path, sex=sex)
+    assert r.heat.shape == (64, 64) and r.heat.dtype == np.float32 and r.heat.min() >= 0 and r.heat.max() == pytest.approx(1)
+    np.testing.assert_array_equal(r.heat, predictor.predict(path, sex=sex).heat)
+    assert p.heat_overlay(r.crop.pixels, r.heat).shape == (96, 96, 3)
+    others = [predictor.predict(*film(world, i)[:1], sex=film(world, i)[1]).heat for i in range(1, 4)]
+    assert any(np.abs(o - r.heat).max() > .05 for o in others), 'the map depends on the film'
+
+def test_explanation_finds_the_pixels_that_matter():
+    "A network that only sums the upper left quarter must be explained by the upper left quarter"
+    import torch
+    class Corner(torch.nn.Module):
+        def features(self, x): return torch.nn.functional.avg_pool2d(x, 8)
+        def read(self, f, sex): return f[:, :, :4, :4].sum((1, 2, 3))
+    class Model: net = Corner()
+    class Quarter(Corner):
+        def features(self, x):
+            f = super().features(x)
+            keep = torch.zeros_like(f); keep[:, :, :4, :4] = 1
+            return f*keep
+    Model.net = Quarter()
+    heat = p.explain(Model, np.full((64, 64), 200, np.uint8), 'F')
+    assert heat[:24, :24].min() > .5 and heat[40:, 40:].max() < .05
+
+# --- DICOM ----------------------------------------------------------------------------------------------------------
+
+def test_dicom_brings_sex_and_age(world, predictor, tmp_path):
+    from test_core import dicom
+    path, _ = film(world, 0)
+    img = core.load_radiograph(path).pixels.astype(np.uint16)*16
+    f = dicom(tmp_path/'film', img, PatientSex='F', PatientBirthDate='20100115', StudyDate='20200115')
+    r = predictor.predict(f)
+    assert (r.sex, r.chron_age_months, r.note) == ('F', 120.0, '') and 'girl of 10 y 0 m' in str(r)
+    r = predictor.predict(f, sex='M')
+    assert r.sex == 'M' and r.note == 'the DICOM header says F' and r.note in str(r)
+    df = predictor.predict_df(pd.DataFrame([dict(id='1', path=str(f))]))
+    assert df.pred_error.isna().all() and df.pred_months[0] == round(predictor.predict(f).months, 2)
+    f = dicom(tmp_path/'nobody.dcm', img, PatientSex='O')
+    with pytest.raises(core.FilmError, match='nobody.dcm: sex is missing'): predictor.predict(f)
+
+# --- models and cards -----------------------------------------------------------------------------------------------
+
+def test_every_way_to_name_a_model(world):
+    r = world['release']
+    versions = {p.find_model(o).version for o in (r, str(r), r.with_suffix('.safetensors'), r.with_suffix(''), r.parent, t.load_release(r))}
+    assert len(versions) == 1
+    for o, text in (('nobody', 'no model named'), (world['folder'], 'holds no release'), (r.with_name('x.json'), 'x.json')):
+        with pytest.raises((ValueError, FileNotFoundError), match=text): p.find_model(o)
+
+def copy_with(world, tmp_path, **preprocessing): # the release with another card
+    card = json.loads(world['release'].read_text())
+    card['preprocessing'] = {k: v for k, v in (card['preprocessing'] | preprocessing).items() if v is not ...}
+    (tmp_path/'m.json').write_text(json.dumps(card))
+    shutil.copy(world['release'].with_suffix('.safetensors'), tmp_path/'m.safetensors')
+    return tmp_path/'m.json'
+
+@pytest.mark.parametrize('wrong', [dict(crop=...), dict(crop=None), dict(crop={}), dict(crop=dict(size=96, zoom=2)), dict(size=...), dict(size='64')])
+def test_a_card_with_wrong_preprocessing_is_refused_before_the_first_film(world, tmp_path, wrong):
+    with pytest.raises(ValueError, match="can't prepare films as the card asks"): p.BoneAgePredictor(copy_with(world, tmp_path, **wrong))
+
+def test_masks_of_another_segmenter_are_noted(world, tmp_path):
+    path, sex = film(world, 0)
+    assert p.BoneAgePredictor(copy_with(world, tmp_path, segmenter=[])).note == ''
+    odd = p.BoneAgePredictor(copy_with(world, tmp_path, segmenter=['vit_h']), 'classical')
+    assert 'masks by classical, the model learned on those by vit_h' in str(odd.predict(path, sex=sex))
+    assert odd.predict_df(world['films'].head(1)).pred_note[0] == odd.note
+
+def test_card_segmenter_is_the_default(world, tmp_path):
+    def named(*names): return p.card_segmenter(t.load_release(copy_with(world, tmp_path, segmenter=list(names))))
+    assert (named('vit_b'), named(), named('vit_b', 'vit_h'), named('scissors')) == ('vit_b', 'classical', 'classical', 'classical')
+
+def test_two_models_in_a_folder_must_be_told_apart(world, tmp_path):
+    copy_with(world, tmp_path)
+    for e in ('.json', '.safetensors'): shutil.copy(tmp_path/f'm{e}', tmp_path/f'n{e}')
+    with pytest.raises(ValueError, match='which model.*m.json.*n.json'): p.find_model(tmp_path)
+
+# --- real films -----------------------------------------------------------------------------------------------------
+
+def test_real_films_alone_and_stepwise(real_data, world, predictor, tmp_path):
+    films = sorted((real_data/'rsna-original/images').glob('*.png'))[3::10][:3]
+    labels = pd.read_csv(real_data/'rsna-original/train.csv', dtype={'id': str}).set_index('id')
+    df = pd.DataFrame([dict(id=f.stem, path=str(f), sex='M' if labels.male[f.stem] else 'F') for f in films])
+    steps = t.predict_df(crop_df(segment_df(df, tmp_path), tmp_path, size=96, **ODD), world['release'])
+    table = predictor.predict_df(df)
+    pd.testing.assert_series_equal(table.pred_months, steps.pred_months, check_exact=True)
+    assert table.pred_months.notna().sum() >= 2
+    first = df.loc[table.pred_months.notna()].iloc[0]
+    r = predictor.predict(first.path, sex=first.sex)
+    assert round(r.months, 2) == table.pred_months[table.id == first.id].item() and r.heat.shape == (64, 64)
