@@ -54,7 +54,7 @@ def _read_sheet(path):
     except ImportError as e: raise ImportError(f'{path}: a spreadsheet needs openpyxl: pip install openpyxl, or save it as CSV and remove the .xlsx') from e
     except (zipfile.BadZipFile, ValueError, KeyError) as e: raise ManifestError([f'not readable as a spreadsheet ({e}); save it as CSV'], str(path)) from None
 
-# %% ../nbs/rsna.ipynb #b0963868
+# %% ../nbs/rsna.ipynb #78cb8e09
 def read_labels(
     path, # CSV or XLSX file
 ): # DataFrame id, sex, age_months (text as found), split, origin; None if the columns are not RSNA's
@@ -62,7 +62,7 @@ def read_labels(
     raw, path = _read_table(Path(path)), Path(path)
     known = {c: DIALECTS[_letters(c)] for c in raw if _letters(c) in DIALECTS}
     ours = [o for o, _ in known.values()]
-    if 'id' not in ours or len(set(ours)) < 2: return None
+    if 'id' not in ours or len(set(ours)) < 2 or 'path' in raw: return None # with paths it is a manifest, perhaps our own
     if len(set(ours)) < len(ours): raise ManifestError([f'columns {", ".join(known)}: two of them mean the same; keep one'], str(path))
     df = pd.DataFrame({o: raw[c] for c, (o, _) in known.items()}).reindex(columns=['id', 'sex', 'age_months'])
     if 'male' in map(_letters, known): df['sex'] = [BOOLEAN.get(str(v).strip().lower(), v) for v in df.sex]

@@ -89,6 +89,13 @@ def test_rsna_reports_what_has_no_match(boneage, tmp_path):
     code, _, err = boneage('rsna', tmp_path/'out', '--out', tmp_path/'x.csv')
     assert code == 1 and 'no RSNA labels' in err or 'not one film' in err
 
+def test_rsna_again_beside_its_own_table(boneage, tmp_path):
+    for i in (1377, 1386): core.write_png(tmp_path/f'{i}.png', np.arange(4096, dtype=np.uint8).reshape(64, 64))
+    (tmp_path/'train.csv').write_text('id,boneage,male\n1377,180,False\n')
+    (tmp_path/'valid.csv').write_text('Image ID,male,Bone Age (months)\n1386,TRUE,30\n')
+    for _ in range(2): assert boneage('rsna', tmp_path, '--out', tmp_path/'films.csv')[0] == 0
+    assert rows(tmp_path/'films.csv').split.tolist() == ['train', 'valid']
+
 # --- predict --------------------------------------------------------------------------------------------------------
 
 def test_predict_one_film_with_its_picture(work, phantoms, boneage, tmp_path):
@@ -393,6 +400,8 @@ def test_no_progress_bar_where_nobody_watches(phantoms, tmp_path):
 def test_demo_small(boneage, tmp_path):
     code, out, _ = boneage('demo', '--out', tmp_path/'démo', '--films', 24, '--epochs', 2, '--size', 64, '--jobs', 1)
     assert code == 0 and re.search(r'MAE [\d.]+ months on synthetic films', out)
+    kept, all_films = rows(tmp_path/'démo/work/kept.csv'), rows(tmp_path/'démo/films.csv')
+    assert kept.fault.notna().sum() < all_films.fault.notna().sum() and len(kept) > .8*len(all_films)
     assert (tmp_path/'démo/report.html').stat().st_size > 50_000 and (tmp_path/'démo/reading.png').exists()
 
 def test_real_films_through_segment_crop_and_predict(real_data, work, boneage, tmp_path):

@@ -1,5 +1,5 @@
 "Films and tables at the door: every file family, every fault, a batch that is killed."
-import errno, os, signal, subprocess, sys, time
+import errno, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
@@ -114,6 +114,10 @@ def test_bad_table_says_why(tmp_path, kind):
     with pytest.raises(core.ManifestError, match=expected) as e: core.read_manifest(tmp_path/'my films.csv')
     assert 'my films.csv' in str(e.value)
 
+def test_a_table_from_a_spreadsheet_in_latin_1(tmp_path):
+    (tmp_path/'t.csv').write_bytes('id,path\n1,Röntgen.png\n'.encode('latin-1'))
+    with pytest.raises(core.ManifestError, match='not UTF-8'): core.read_table(tmp_path/'t.csv')
+
 def test_every_wrong_row_is_listed_at_once():
     df = pd.DataFrame(dict(id=list('abcdef'), path='x', sex=['F', 'X', 'M', 'Y', 'F', 'Z'], age_months=[1, 2, 999, 4, -5, 6]))
     assert len(core.manifest_problems(df)) == 5
@@ -132,7 +136,7 @@ def test_write_leaves_no_half_file(tmp_path, monkeypatch):
     (tmp_path/'t.csv').write_text('old')
     def full(*a, **k): raise OSError(errno.ENOSPC, 'No space left on device')
     monkeypatch.setattr(pd.DataFrame, 'to_csv', full)
-    with pytest.raises(OSError): core.write_csv(pd.DataFrame(dict(a=[1])), tmp_path/'t.csv')
+    with pytest.raises(OSError, match='t.csv'): core.write_csv(pd.DataFrame(dict(a=[1])), tmp_path/'t.csv')
     assert (tmp_path/'t.csv').read_text() == 'old' and os.listdir(tmp_path) == ['t.csv']
 
 def _width(row): return dict(width=core.load_film(row).shape[1])
@@ -147,6 +151,22 @@ def test_batch_goes_on_and_resumes(tmp_path, phantoms):
     assert seen == ['bad']
     core.run_rows(df, lambda r: seen.append(r.id) or {}, tmp_path/'j.jsonl', settings='other')
     assert len(seen) == 14, 'other settings: every row again'
+
+def test_a_corrected_shape_is_read_again(tmp_path, phantoms):
+    df = phantoms.head(2).assign(aspect=[.8, .8])
+    first = core.run_rows(df, _width, tmp_path/'j.jsonl')
+    second = core.run_rows(df.assign(aspect=[.8, 1.4]), _width, tmp_path/'j.jsonl')
+    assert second.width[0] == first.width[0] and second.width[1] > first.width[1]
+
+def test_a_row_that_fails_loses_its_old_file(tmp_path, phantoms):
+    old = phantoms.head(2).assign(path=str(tmp_path/'gone.png'), mask_path='masks/old.png')
+    df = core.run_rows(old, lambda row: dict(mask_path=str(core.load_film(row))), tmp_path/'j.jsonl', outputs=('mask_path',))
+    assert df.mask_path.isna().all() and df.error.str.contains('gone.png').all()
+
+def test_file_names_that_are_not_utf8(tmp_path, phantoms):
+    try: shutil.copy(phantoms.path[0], os.fsencode(tmp_path) + b'/m\xe4dchen.png')
+    except OSError: pytest.skip('this file system takes UTF-8 names only')
+    with pytest.raises(core.ManifestError, match='rename the file'): core.manifest_from_folder(tmp_path)
 
 def test_batch_stops_on_a_full_disk(tmp_path, phantoms):
     def full(row):
