@@ -283,10 +283,10 @@ def _predict_one(predictor, film, sex, picture):
         with _writing(picture), core.atomic_path(picture) as tmp: tmp.write_bytes(reading._repr_png_())
     return OK if reading.ok else SOME_FAILED
 
-# %% ../nbs/cli.ipynb #78667e84
+# %% ../nbs/cli.ipynb #d822b01d
 def demo(
     out:str='data/demo', # Folder for everything it makes
-    films:int=96, # Synthetic films to draw
+    films:int=128, # Synthetic films to draw, some with a fault
     epochs:int=40, # Passes of the small network over the training films
     size:int=96, # Side of the network's input, px
     seed:int=0, # For films, split and training
@@ -299,30 +299,39 @@ def demo(
     table = _demo_films(out, films, seed, jobs)
     _say('2/7  masks');       segment(table, out/'work', jobs=jobs)
     _say('3/7  crops');       crop(out/'work', size=256, jobs=jobs)
-    _say('4/7  flags');       qc(out/'work', jobs=jobs)
-    _say('5/7  training');    train(out/'work', out/'model', arch='tiny', weights='none', size=size, epochs=epochs, bs=16, seed=seed, name='demo', restart=restart)
+    _say('4/7  review');      qc(out/'work', jobs=jobs); _demo_review(out/'work')
+    _say('5/7  training');    train(out/'work'/'kept.csv', out/'model', arch='tiny', weights='none', size=size, epochs=epochs, bs=8, seed=seed, name='demo', restart=restart)
     _say('6/7  evaluation');  model_mae, mean_mae = _demo_report(out)
-    _say('7/7  one reading'); _demo_reading(out, table)
+    _say('7/7  one reading'); _demo_reading(out)
     _say(f'\nMAE {model_mae:.1f} months on synthetic films the network never saw; predicting the mean: {mean_mae:.1f}.')
     _say(f"Open {out/'report.html'}, and {out/'work'/'qc.html'} for the flags. Took {(time.time()-t0)/60:.1f} min.")
 
-# %% ../nbs/cli.ipynb #624d30a8
+# %% ../nbs/cli.ipynb #3ecdd1e1
 def _demo_films(out, n, seed, jobs): # synthetic films with a train / valid / test split
     from boneage import core, phantom
-    with _writing(out): return core.write_manifest(phantom.phantom_df(n, out/'films', seed, n_jobs=jobs), out/'films.csv')
+    with _writing(out): return core.write_manifest(phantom.phantom_df(n, out/'films', seed, fault_rate=.06, n_jobs=jobs), out/'films.csv')
+
+def _demo_review(work): # what a person decides in the notebook, here by the flags alone
+    from boneage import core, qc_widgets as q
+    flagged, mine = core.read_manifest(work/'qc.csv'), q.Decisions(work/'decisions.csv', 'demo')
+    for r in flagged[flagged.qc_flags.fillna('') != ''].itertuples():
+        if r.id not in mine.mine: mine.add(r.id, 'reject', note=f'by its flags alone: {r.qc_flags}')
+    kept = q.apply_qc(core.read_manifest(work/'cropped.csv'), work/'decisions.csv')
+    core.write_manifest(kept, work/'kept.csv')
+    _say(f'{work/"kept.csv"}: {len(kept)} of {len(flagged)} films stay; the flagged ones are rejected in {work/"decisions.csv"}')
 
 def _demo_report(out): # predictions on the test films and their report -> MAE of the model and of the mean age
     from boneage import core, evaluate as e, train_fastai as t
-    df = core.read_manifest(out/'work'/'cropped.csv')
+    df = core.read_manifest(out/'work'/'kept.csv')
     test, seen = df[(df.split == 'test') & df.crop_path.notna()], df[df.split != 'test']
     core.write_manifest(t.predict_df(test, out/'model'/'demo'), out/'predictions.csv')
     ev = e.evaluate_df(core.read_table(out/'predictions.csv'), seen)
     e.report_html(ev, out/'report.html', 'Bone age demo on synthetic films', source='synthetic phantoms, drawn by boneage.phantom')
     return ev['mae'].value, float((test.age_months - seen.age_months.mean()).abs().mean())
 
-def _demo_reading(out, table): # one film as `boneage predict` reads it
+def _demo_reading(out): # one film as `boneage predict` reads it
     from boneage import core, predict as p
-    row = core.read_manifest(table).query('split == "test"').iloc[0]
+    row = core.read_manifest(out/'work'/'kept.csv').query('split == "test"').iloc[0]
     return _predict_one(p.BoneAgePredictor(out/'model'/'demo'), row.path, row.sex, out/'reading.png')
 
 # %% ../nbs/cli.ipynb #1f5a40fd
@@ -368,11 +377,12 @@ def _parse(fn, words): # options and their values; a SystemExit where the words 
     if bad := _bad_value(args): p.error(bad)
     return args
 
-# %% ../nbs/cli.ipynb #4f1f29e7
+# %% ../nbs/cli.ipynb #8c0b39ed
 def main(
     argv:list|None=None # Words of the command line; None: those the program was started with
 )->int: # Exit code
     "The `boneage` program"
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # threads that spin while they wait slow each other down on a busy machine
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ('-h', '--help', 'help'): return _say(overview()) or OK
     if argv[0] in ('-v', '--version'): return _say(_version()) or OK

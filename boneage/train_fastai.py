@@ -10,11 +10,12 @@ __all__ = ['SEX2NUM', 'AUGMENTS', 'GREY', 'ARCHS', 'LRS', 'LEVEL', 'MIN_BAND', '
            'fit_crop', 'read_crop', 'load_crops', 'sex2num', 'FilmReader', 'film_block', 'sex_block', 'FilmDL',
            'warp_films', 'tone_films', 'FilmAugment', 'bone_age_dls', 'split_by_column', 'TinyBlock', 'tiny_body',
            'make_body', 'BoneAgeNet', 'imagenet_file', 'imagenet_state', 'start_state', 'MonthsLoss', 'mae',
-           'BoneAgeLearner', 'body_and_head', 'bone_age_learner', 'film_reader', 'data_facts', 'EpochSeed', 'KeepBest',
-           'read_checkpoint', 'check_same_run', 'Checkpoint', 'CpuBF16', 'precision_cbs', 'hardware', 'predict_films',
-           'conformal_width', 'fit_intervals', 'interval', 'licence_note', 'BoneAgeModel', 'net_bytes', 'versions',
-           'make_card', 'with_hash', 'held_out', 'as_model', 'learner_card', 'save_release', 'load_release',
-           'read_card', 'load_exported', 'pretrained_names', 'from_pretrained', 'predict_df', 'Trained', 'train_df']
+           'BoneAgeLearner', 'body_and_head', 'bone_age_learner', 'film_reader', 'data_facts', 'save_state',
+           'EpochSeed', 'KeepBest', 'read_checkpoint', 'check_same_run', 'Checkpoint', 'CpuBF16', 'precision_cbs',
+           'hardware', 'predict_films', 'conformal_width', 'fit_intervals', 'interval', 'licence_note', 'BoneAgeModel',
+           'net_bytes', 'versions', 'make_card', 'with_hash', 'held_out', 'as_model', 'learner_card', 'save_release',
+           'load_release', 'read_card', 'load_exported', 'pretrained_names', 'from_pretrained', 'predict_df', 'Trained',
+           'train_df']
 
 # %% ../nbs/03_train_fastai.ipynb #f1fe3c48
 "Trains a bone age model from a table of crops: data, network, resumable training, intervals, and a release without pickle."
@@ -22,8 +23,8 @@ __all__ = ['SEX2NUM', 'AUGMENTS', 'GREY', 'ARCHS', 'LRS', 'LEVEL', 'MIN_BAND', '
 # %% ../nbs/03_train_fastai.ipynb #31b2f170
 from fastai.vision.all import *
 
-# %% ../nbs/03_train_fastai.ipynb #20ba1027
-import hashlib, importlib.metadata, json, math, platform, time, warnings
+# %% ../nbs/03_train_fastai.ipynb #887e0b21
+import hashlib, importlib.metadata, io, json, math, platform, time, warnings
 from dataclasses import dataclass
 from datetime import date as Date
 import cv2, joblib, safetensors, torchvision
@@ -397,7 +398,17 @@ def data_facts(
     return out | dict(sources=sorted(both.source.dropna().astype(str).unique().tolist()) if 'source' in both else [],
                       segmenters=sorted(both.segmenter.dropna().astype(str).unique().tolist()) if 'segmenter' in both else [])
 
-# %% ../nbs/03_train_fastai.ipynb #09ff7fe1
+# %% ../nbs/03_train_fastai.ipynb #2cf0108b
+def save_state(
+    state, # what torch.save takes
+    path, # file
+):
+    "Write a state in one piece; a full disk is an OSError that names the file."
+    buf = io.BytesIO()
+    torch.save(state, buf)
+    with atomic_path(path) as tmp: tmp.write_bytes(buf.getbuffer())
+
+# %% ../nbs/03_train_fastai.ipynb #463413b4
 class EpochSeed(Callback):
     "Seed every epoch from the run's seed and the epoch's number."
     order = -20
@@ -413,7 +424,7 @@ class KeepBest(SaveModelCallback):
         TrackerCallback.after_epoch(self)
         if self.new_best: self._save(self.fname)
     def _save(self, name):
-        with atomic_path(self.path/self.learn.model_dir/f'{name}.pth') as tmp: torch.save(self.model.state_dict(), tmp)
+        save_state(self.model.state_dict(), self.path/self.learn.model_dir/f'{name}.pth')
 
 # %% ../nbs/03_train_fastai.ipynb #7fe2cc8c
 def _plain(o): # to what torch.load(weights_only=True) reads back
@@ -460,7 +471,7 @@ class Checkpoint(Callback):
         if self.log: self.log('epoch {epoch}/{n}  train {train_loss:.3f}  valid {valid_loss:.3f}  MAE {mae:.2f} months  {seconds:.1f} s'.format(n=self.n_epoch, **self.rows[-1]))
     def after_fit(self): self.learn.history, self.learn.seconds, self.learn.first_epoch = pd.DataFrame(self.rows), self.seconds, 0
 
-# %% ../nbs/03_train_fastai.ipynb #586cfe6c
+# %% ../nbs/03_train_fastai.ipynb #e6e67453
 @patch
 def _save(self:Checkpoint):
     rec, keep, opt = self.recorder, self.learn.keep_best, self.opt.state_dict()
@@ -468,7 +479,7 @@ def _save(self:Checkpoint):
                  opt=[_plain(opt['hypers']), [_plain(dict(o)) for o in opt['state']]], best=float(keep.best),
                  smooth=[rec.smooth_loss.count, rec.smooth_loss.val], rec=_plain([rec.lrs, rec.iters, rec.losses, rec.values]))
     if getattr(self.learn, 'scaler', None): state['scaler'] = self.learn.scaler.state_dict()
-    with atomic_path(self.file) as tmp: torch.save(state, tmp)
+    save_state(state, self.file)
 
 @patch
 def _load(self:Checkpoint, state):
