@@ -11,8 +11,8 @@ __all__ = ['OK', 'FAILED', 'USAGE', 'SOME_FAILED', 'STOPPED', 'STEPS', 'COMMANDS
 # %% ../nbs/cli.ipynb #b69123c5
 "The `boneage` command: demo, rsna, segment, crop, qc, train, evaluate, predict."
 
-# %% ../nbs/cli.ipynb #c63df8a0
-import errno, json, os, sys, time
+# %% ../nbs/cli.ipynb #e447605b
+import errno, json, os, sys, time, warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -377,12 +377,13 @@ def _parse(fn, words): # options and their values; a SystemExit where the words 
     if bad := _bad_value(args): p.error(bad)
     return args
 
-# %% ../nbs/cli.ipynb #8c0b39ed
+# %% ../nbs/cli.ipynb #45cdffea
 def main(
     argv:list|None=None # Words of the command line; None: those the program was started with
 )->int: # Exit code
     "The `boneage` program"
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # threads that spin while they wait slow each other down on a busy machine
+    warnings.filterwarnings('ignore', category=FutureWarning, module='torch') # torch speaks to programmers here
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ('-h', '--help', 'help'): return _say(overview()) or OK
     if argv[0] in ('-v', '--version'): return _say(_version()) or OK

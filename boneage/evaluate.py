@@ -729,7 +729,7 @@ def in_words(self:Evaluation):
     return (f"On half of the {self.n} films the model was within {_months(e.median())} months of the reader, on "
             f"{100 * self['within_12'].value:.0f}% within a year; one film in twenty was further off than {_months(e.quantile(.95))} months. {lean}")
 
-# %% ../nbs/04_evaluate.ipynb #4e1969a8
+# %% ../nbs/04_evaluate.ipynb #12792758
 def _cells(items): return Tr(*[Td(x, cls='num' if i else None) for i, x in enumerate(items)])
 
 def _html_table(head, rows, cls=None):
@@ -743,11 +743,17 @@ def _measure_rows(ev):
         text = _share(e, 1) if unit == '%' else e.show(3 if k in ('slope', 'icc') else 1)
         yield name, text if unit in ('%', '') else f'{text} {unit}' if text != '–' else text
 
+def _baseline_rows(ev): return [(f'Always: {o.baseline}', f'{_months(o.mae)} months') for o in ev.baselines.itertuples()]
+
+@patch
+def __repr__(self:Evaluation):
+    rows = [*_measure_rows(self), *_baseline_rows(self)]
+    return '\n'.join([f'{self.model}: {self.in_words()}', *self.notes, *(f'  {k:32}{v}' for k, v in rows)])
+
 @patch
 def _repr_html_(self:Evaluation):
     notes = [P(Em(o)) for o in self.notes]
-    rows = [(f'Always: {o.baseline}', f'{_months(o.mae)} months') for o in self.baselines.itertuples()]
-    return to_xml(Div(P(Strong(f'{self.model}: '), self.in_words()), *notes, _html_table(['Measure', 'Value (95% interval)'], [*_measure_rows(self), *rows])))
+    return to_xml(Div(P(Strong(f'{self.model}: '), self.in_words()), *notes, _html_table(['Measure', 'Value (95% interval)'], [*_measure_rows(self), *_baseline_rows(self)])))
 
 # %% ../nbs/04_evaluate.ipynb #308b555b
 RSNA_TEST_SHA256 = '6804a6b6e661fe7d64adc12b21a31f85ab10ba68bf5e077b826af419bf8f6441'   # six-rater means, ids 4360 to 4559
