@@ -115,7 +115,7 @@ class Radiograph:
     def __repr__(self): return f'Radiograph({Path(self.path).name or "array"}, {self.shape[0]}x{self.shape[1]} px, {self.fmt} {self.bits} bit, {self.decision})'
     def _repr_png_(self): return thumbnail_png(self.pixels)
 
-# %% ../nbs/core.ipynb #22cee544
+# %% ../nbs/core.ipynb #589ea1c5
 def shrink(img:np.ndarray, # uint8 or bool HxW[x3]
            side:int # Longest side wanted, px
           )->np.ndarray: # The same picture, never enlarged
@@ -129,8 +129,11 @@ def thumbnail_png(img:np.ndarray, # uint8 HxW or HxWx3 (RGB)
                   side:int=256 # Longest side, px
                  )->bytes: # PNG file
     "A small PNG for a notebook or a web page"
-    img = shrink(img, side)
-    return cv2.imencode('.png', img if img.ndim == 2 else img[..., ::-1])[1].tobytes()
+    from PIL import Image
+    out, img = BytesIO(), shrink(img, side)
+    if img.dtype == bool: img = img*np.uint8(255)
+    Image.fromarray(img).quantize(64, dither=Image.Dither.NONE).save(out, 'PNG', optimize=True) # noise costs most of a page's bytes
+    return out.getvalue()
 
 # %% ../nbs/core.ipynb #d2589fd7
 def to_uint8(img:np.ndarray # HxW of any integer or float type
