@@ -240,7 +240,7 @@ def bone_age_dls(
 def split_by_column(df): # row numbers of train and valid
     return [np.flatnonzero(df.split == s).tolist() for s in ('train', 'valid')]
 
-# %% ../nbs/03_train_fastai.ipynb #6e050744
+# %% ../nbs/03_train_fastai.ipynb #0b97ca30
 GREY = .449, .226   # mean and sd of the ImageNet channels, averaged over red, green and blue
 
 class TinyBlock(nn.Module):
@@ -257,7 +257,7 @@ def tiny_body(width=16):
     return nn.Sequential(nn.Conv2d(1, w, 3, 2, 1, bias=False), nn.GroupNorm(8, w), nn.ReLU(), TinyBlock(w, 2*w), TinyBlock(2*w, 4*w), TinyBlock(4*w, 8*w))
 
 ARCHS = dict(resnet50='torchvision', resnet34='torchvision', resnet18='torchvision', tiny=tiny_body)
-LRS = dict(tiny=5e-3)   # highest learning rate of the head; 2e-3 for the others
+LRS = dict(tiny=2.5e-3)   # highest learning rate of the head; 2e-3 for the others
 
 def make_body(
     arch:str, # name in `ARCHS`
@@ -270,7 +270,7 @@ def make_body(
     if state is not None: net.load_state_dict(state)
     return create_body(net, n_in=1, pretrained=state is not None)
 
-# %% ../nbs/03_train_fastai.ipynb #be62babd
+# %% ../nbs/03_train_fastai.ipynb #bb0b73b0
 class BoneAgeNet(nn.Module):
     "Film and sex to months."
     def __init__(self, arch='resnet50', mean=127., sd=41., *, state=None, sex_features=32, hidden=128, drop=.2):
@@ -278,16 +278,16 @@ class BoneAgeNet(nn.Module):
         self.config = dict(arch=arch, sex_features=sex_features, hidden=hidden, drop=drop)
         self.body = make_body(arch, state)
         self.sex = nn.Sequential(nn.Linear(1, sex_features), nn.ReLU())
-        nf = num_features_model(self.body) + sex_features
-        self.head = nn.Sequential(nn.Linear(nf, hidden), nn.ReLU(), nn.Dropout(drop), nn.Linear(hidden, 1))
+        nf = 2*num_features_model(self.body) + sex_features
+        self.head = nn.Sequential(nn.LayerNorm(nf), nn.Linear(nf, hidden), nn.ReLU(), nn.Dropout(drop), nn.Linear(hidden, 1))
         nn.init.zeros_(self.head[-1].bias)
         self.register_buffer('age_mean', tensor(float(mean)))
         self.register_buffer('age_sd', tensor(float(sd)))
         self.to(memory_format=torch.channels_last)
     def features(self, film): return self.body((film - GREY[0])/GREY[1])
     def read(self, features, sex):
-        both = torch.cat([features.mean((2, 3)), self.sex(sex[:, None].to(features.dtype))], 1)
-        return self.head(both)[:, 0].float()*self.age_sd + self.age_mean
+        pooled = features.mean((2, 3)), features.amax((2, 3)), self.sex(sex[:, None].to(features.dtype))
+        return self.head(torch.cat(pooled, 1))[:, 0].float()*self.age_sd + self.age_mean
     def forward(self, film, sex): return self.read(self.features(film), sex)
 
 # %% ../nbs/03_train_fastai.ipynb #7ed2cdf1

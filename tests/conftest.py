@@ -1,10 +1,13 @@
 "Shared by all tests: real films where `BONEAGE_DATA` names them, else a skip that says why; a small synthetic workspace."
-import os
+import os, signal
 from pathlib import Path
 import pytest
 
 os.environ.setdefault('MPLBACKEND', 'agg')
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # threads that wait by spinning slow each other down on a busy machine
+
+def pytest_configure(config): # a job in the background is started deaf to Ctrl-C, and so would be the programs the tests start and stop
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(scope='session')
 def real_data():

@@ -43,7 +43,7 @@ def test_kill_9_and_resume_gives_the_same_curve(films, tmp_path):
     finally: p.send_signal(signal.SIGKILL); p.wait()
     state = t.read_checkpoint(run/'checkpoint.pth')
     done = state['epoch']
-    assert 3 <= done < 200
+    assert 2 <= done < 200 # the history may be one epoch ahead
     n, threads = done + 2, torch.get_num_threads()
     torch.set_num_threads(1)
     try: # go on for two epochs of the 200, and compare with a run that nobody killed
