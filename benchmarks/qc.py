@@ -1,0 +1,88 @@
+"""How fast and how lean the reviewer is, and how early the queue shows planted faults.
+
+    python benchmarks/qc.py                        # speed: 12,611 rows, 600 keys
+    python benchmarks/qc.py --files 300 --side 2000    # with films as large as a scanner's
+    python benchmarks/qc.py --triage 300           # share of bad films met, synthetic films with 6.5% planted faults
+
+From key to the next film is the time the kernel needs: write the decision to disk, move on, set both pictures.
+The browser adds the way there and back and the drawing; tests/test_qc_browser.py prints the whole of it.
+"""
+import argparse, os, tempfile, threading, time
+from pathlib import Path
+
+os.environ.setdefault('TQDM_DISABLE', '1')
+import cv2, numpy as np, pandas as pd, psutil
+
+from boneage.core import read_mask, write_png
+from boneage.cropping import crop_df
+from boneage.phantom import make_phantom, phantom_df
+from boneage.qc_widgets import Decisions, QCReviewer, found_in, qc_flags, triage_curve
+from boneage.segmentation import segment_df
+
+ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+ap.add_argument('--rows', type=int, default=12_611, help='films in the table')
+ap.add_argument('--files', type=int, default=200, help='different files they are spread over')
+ap.add_argument('--side', type=int, default=800, help='height of a film, px')
+ap.add_argument('--keys', type=int, default=600, help='decisions')
+ap.add_argument('--wait', type=float, default=.4, help='seconds a reader looks at a film')
+ap.add_argument('--second', action='store_true', help='a second reviewer writes into the same file meanwhile')
+ap.add_argument('--triage', type=int, help='measure the queue on so many synthetic films instead')
+ap.add_argument('--seed', type=int, default=1)
+
+def table(folder, a):
+    rows = []
+    for i in range(a.files):
+        ph = make_phantom(a.seed+i, size=256)
+        big = cv2.resize(ph.pixels, None, fx=a.side/ph.pixels.shape[0], fy=a.side/ph.pixels.shape[0], interpolation=cv2.INTER_CUBIC)
+        mask = cv2.resize(ph.mask.astype(np.uint8), big.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+        rows.append(dict(sex=ph.sex, age_months=ph.age_months, seg_status='ok', qc_flags='rotated' if i % 9 == 0 else ''))
+        for k, img in dict(path=big, mask_path=mask, crop_path=cv2.resize(ph.pixels*ph.mask, (512, 512))).items():
+            rows[-1][k] = str(folder/f'{k}-{i}.png')
+            write_png(rows[-1][k], img)
+    return pd.DataFrame([rows[i % a.files] | dict(id=f'film-{i:05d}') for i in range(a.rows)]).assign(qc_rank=range(1, a.rows+1))
+
+def quantiles(ms): return f'p50 {np.median(ms):.0f} ms, p95 {np.percentile(ms, 95):.0f} ms, max {max(ms):.0f} ms'
+
+def speed(a, folder):
+    df, me = table(folder, a), psutil.Process()
+    start = time.perf_counter()
+    rev = QCReviewer(df, folder/'d.csv', 'anna')
+    print(f'open {a.rows:,} rows: {time.perf_counter()-start:.2f} s')
+    stop = threading.Event()
+    if a.second: threading.Thread(target=lambda: [Decisions(folder/'d.csv', 'ben').add(f'film-{i:05d}', 'keep') for i in range(a.rows) if not stop.wait(.5)], daemon=True).start()
+    ms, mb = [], []
+    for i in range(a.keys):
+        time.sleep(a.wait)
+        start = time.perf_counter()
+        rev.on_key(dict(key='kkkru'[i % 5]))
+        ms.append(1000*(time.perf_counter()-start))
+        mb.append(me.memory_info().rss/2**20)
+    stop.set()
+    print(f'key to next film, {a.keys} keys every {a.wait} s, {a.files} films of {a.side} px: {quantiles(ms)}')
+    tenth = max(1, a.keys//10)
+    print(f'memory: {np.mean(mb[tenth:2*tenth]):.0f} MB after {tenth} films, {np.mean(mb[-tenth:]):.0f} MB after {a.keys}')
+    for name, act in dict(undo='undo', grid='grid', page='keep', turn='next').items():
+        times = []
+        for _ in range(1 if act == 'grid' else 10):
+            time.sleep(0 if act == 'undo' else 1.5)
+            start = time.perf_counter()
+            rev.do(act)
+            times.append(1000*(time.perf_counter()-start))
+        print(f'{name}: {quantiles(times)}')
+    print(rev.queue.progress())
+
+def triage(a, folder):
+    films = phantom_df(a.triage, folder/'films', seed=a.seed, fault_rate=.065)
+    q = qc_flags(crop_df(segment_df(films, folder), folder, size=256), folder)
+    iou = lambda r: 0. if r.seg_status != 'ok' else (lambda m, t: (m & t).sum()/(m | t).sum())(read_mask(r.mask_path), read_mask(r.true_mask_path))
+    fault = q.fault.fillna('') != ''
+    for name, bad in {'planted fault': fault, 'planted fault, refused, or mask below 0.9 overlap': fault | (q.apply(iou, axis=1) < .9)}.items():
+        c = triage_curve(q, bad)
+        print(f'{name}: {bad.sum()} of {len(q)}; ' + ', '.join(f'{found_in(c, s):.0%} in the first {s:.0%}' for s in (.05, .1, .2)))
+    late = q[fault & (q.qc_rank > .1*len(q))]
+    print('later than the first 10%:', ', '.join(f'{r.fault} at {r.qc_rank}' for r in late.itertuples()) or 'none')
+    print(f"flags on films without a fault: {(q.qc_flags[~fault] != '').sum()} of {(~fault).sum()}")
+
+if __name__ == '__main__':
+    a = ap.parse_args()
+    with tempfile.TemporaryDirectory() as folder: (triage if a.triage else speed)(a, Path(folder))
