@@ -1,0 +1,160 @@
+"The small hand SAM: official classes and keys, prompts, scores, refusals, damaged weights, training that goes on, the whole pipeline, real films."
+import json, pickle, shutil, subprocess, sys
+from pathlib import Path
+import numpy as np, pandas as pd, pytest
+torch = pytest.importorskip('torch')
+from segment_anything import SamAutomaticMaskGenerator, SamPredictor
+from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from boneage import hand_sam as H
+from boneage.core import read_mask
+from boneage.phantom import NONHANDS, make_nonhand, make_phantom
+from boneage.segmentation import dice, segment_df, to_sam_input
+
+@pytest.fixture(scope='module')
+def sam(): return H.load_hand_sam()
+
+@pytest.fixture(scope='module')
+def seg(): return H.HandSam()
+
+@pytest.fixture(scope='module')
+def asked(sam):
+    "The released weights on one phantom, and its truth"
+    ph, p = make_phantom(901, 132, 'F', size=256, fault='marker_on_hand'), SamPredictor(sam)
+    p.set_image(to_sam_input(ph.pixels))
+    return ph, p
+
+def test_official_classes(sam):
+    for o, cls in ((sam, Sam), (sam.image_encoder, ImageEncoderViT), (sam.prompt_encoder, PromptEncoder), (sam.mask_decoder, MaskDecoder), (sam.mask_decoder.transformer, TwoWayTransformer)):
+        assert type(o) is cls
+
+def test_weights_are_small_and_match_their_card():
+    card = json.loads(H.WEIGHTS.with_suffix('.json').read_text())
+    assert H.WEIGHTS.stat().st_size == card['bytes'] < 20e6
+    assert {'name', 'data', 'made_by', 'licence', 'metrics', 'sha256', 'image_size'} <= set(card)
+    assert '/work' not in json.dumps(card)
+
+@pytest.mark.parametrize('kind', ['film', 'point', 'box', 'middle'])
+def test_each_kind_of_prompt_finds_the_hand(asked, kind):
+    ph, p = asked
+    h, w = ph.mask.shape; ys, xs = np.nonzero(ph.mask)
+    d = np.argmin((ys - ys.mean())**2 + (xs - xs.mean())**2)
+    prompt = dict(film=dict(box=np.array([0, 0, w, h])), box=dict(box=np.array([xs.min(), ys.min(), xs.max()+1, ys.max()+1])),
+                  point=dict(point_coords=np.array([[xs[d], ys[d]]]), point_labels=np.ones(1)), middle=dict(point_coords=H.middle_points((h, w)), point_labels=np.ones(3)))[kind]
+    masks, scores, low = p.predict(**prompt)
+    assert masks.shape == (3, h, w) and low.shape[1] == p.model.image_encoder.img_size//2
+    assert dice(masks[scores.argmax()], ph.mask) > .93
+    single, _, _ = p.predict(**prompt, multimask_output=False)
+    assert dice(single[0], ph.mask) > .93
+
+def test_score_follows_the_overlap(sam):
+    p, hands, others = SamPredictor(sam), [], []
+    def top(px):
+        p.set_image(to_sam_input(px))
+        return p.predict(box=np.array([0, 0, *px.shape[::-1]]))[1].max()
+    hands = [top(make_phantom(920+i, size=256).pixels) for i in range(6)]
+    others = [top(make_nonhand(k, 77, size=256)) for k in NONHANDS]
+    assert np.median(hands) > .85 and np.median(others) < .3
+
+def test_a_point_on_nothing_scores_less_than_one_on_the_hand(asked):
+    ph, p = asked
+    at = lambda y, x: p.predict(point_coords=np.array([[x, y]]), point_labels=np.ones(1))[1].max()
+    ys, xs = np.nonzero(ph.mask); free = np.nonzero(~(ph.mask | np.logical_or.reduce(list(ph.objects.values()))))
+    i, j = len(ys)//2, len(free[0])//2
+    assert at(ys[i], xs[i]) > at(free[0][j], free[1][j])
+
+def test_automatic_records_have_sams_keys(sam):
+    recs = SamAutomaticMaskGenerator(sam, points_per_side=4, pred_iou_thresh=0, stability_score_thresh=0).generate(to_sam_input(make_phantom(5, size=128).pixels))
+    assert recs and set(recs[0]) == {'segmentation', 'area', 'bbox', 'predicted_iou', 'point_coords', 'stability_score', 'crop_box'}
+
+@pytest.mark.parametrize('shape', [(299, 240), (240, 299), (900, 700), (40, 300)])
+def test_any_shape_gives_a_mask_of_that_shape_or_a_reason(seg, shape):
+    px = make_phantom(7, size=max(shape), aspect=shape[1]/shape[0] if .5 < shape[1]/shape[0] < 1.6 else None).pixels
+    px = np.ascontiguousarray(np.resize(px, shape) if px.shape != shape else px)
+    o = seg.segment(px)
+    assert o.mask.shape == shape and (o.ok or o.reason)
+
+def test_phantoms_are_found_and_pictures_without_a_hand_refused(seg):
+    ps = [make_phantom(940+i, size=256) for i in range(12)]
+    os_ = [seg.segment(p.pixels) for p in ps]
+    assert sum(o.ok for o in os_) >= 11
+    assert np.median([dice(o.mask, p.mask) for o, p in zip(os_, ps) if o.ok]) > .96
+    no = [seg.segment(make_nonhand(k, s, size=256)) for k in NONHANDS for s in (51, 52)]
+    assert not any(o.ok for o in no) and all(o.reason for o in no)
+
+def test_a_low_score_is_a_reason(seg):
+    strict = H.HandSam(rules=dict(predicted_iou=(1.5, 2)))
+    o = strict.segment(make_phantom(3, size=256).pixels)
+    assert not o.ok and 'predicted_iou' in o.reason and strict.settings != seg.settings
+
+def test_same_film_same_mask(seg):
+    px = make_phantom(11, size=256).pixels
+    assert (seg.segment(px).mask == seg.segment(px).mask).all()
+
+def test_a_folder_on_two_processes(seg, phantoms, tmp_path):
+    assert pickle.loads(pickle.dumps(seg)).settings == seg.settings
+    df = segment_df(phantoms.head(4), tmp_path, seg, n_jobs=2)
+    assert (df.segmenter == 'hand_vit_tiny').all() and (df.seg_status == 'ok').sum() >= 3
+    for r in df[df.seg_status == 'ok'].itertuples(): assert dice(read_mask(r.mask_path), read_mask(r.true_mask_path)) > .9
+
+# ---------------------------------------------------------------- damaged weights
+
+def copy(tmp_path):
+    for end in ('.safetensors', '.json'): shutil.copy(H.WEIGHTS.with_suffix(end), tmp_path)
+    return tmp_path/H.WEIGHTS.name
+
+def test_cut_off_weights(tmp_path):
+    p = copy(tmp_path); p.write_bytes(p.read_bytes()[:-7])
+    with pytest.raises(ValueError, match='cut off or altered'): H.load_hand_sam(p)
+
+def test_altered_weights(tmp_path):
+    p = copy(tmp_path); b = bytearray(p.read_bytes()); b[-1] ^= 1; p.write_bytes(bytes(b))
+    with pytest.raises(ValueError, match='SHA-256'): H.load_hand_sam(p)
+
+def test_weights_without_a_card(tmp_path):
+    p = copy(tmp_path); p.with_suffix('.json').unlink()
+    with pytest.raises(FileNotFoundError, match='its card'): H.load_hand_sam(p)
+
+# ---------------------------------------------------------------- training
+
+def test_labels_follow_the_film():
+    "A film whose hand is bright and all else dark: whatever is done to it without drawing on it, label and brightness agree"
+    img = np.zeros((384, 300), np.uint8); img[90:290, 80:220] = 200
+    for s in range(20):
+        f, lab = H.turn_film(img, (img > 0).astype(np.uint8), np.random.default_rng(s), 128)
+        assert max(f.shape) == 128 and lab.shape == (2*f.shape[0], 2*f.shape[1])
+        on = H._shrink(lab) > .5
+        assert dice(on, f > 100) > .96
+
+def test_a_frame_hides_the_hand_it_covers():
+    lab = np.full((256, 256), H.HAND, np.uint8); f = np.full((128, 128), 100., np.float32)
+    g, out = H.add_frame(f, lab, np.random.default_rng(1))
+    changed = np.abs(g - f) > 60
+    assert changed.any() and not (H._shrink(out & H.HAND)[changed] > .5).any()
+
+def test_prompts_stand_on_what_they_ask_for():
+    img, lab = H.synthetic_film(2)
+    rng = np.random.default_rng(0)
+    f, lab = H.vary_film(img, lab, rng, 192)
+    for layout in H.LAYOUTS*8:
+        pts, box, bit = H.draw_prompt(lab, rng, layout)
+        if layout.startswith('points') and bit: assert all(lab[int(2*y), int(2*x)] & bit for x, y in pts)
+        if box is not None: assert (box >= 0).all() and box[2] <= f.shape[1] + 1 and box[3] <= f.shape[0] + 1
+
+def test_the_command_trains_goes_on_and_leaves_weights_that_load(tmp_path):
+    run = lambda: subprocess.run([sys.executable, '-m', 'boneage.hand_sam', 'none', str(tmp_path), '--scale', '.002'], capture_output=True, text=True, timeout=300)
+    r = run(); assert r.returncode == 0, r.stderr
+    a = (tmp_path/'hand_vit_tiny.safetensors').read_bytes()
+    r = run(); assert r.returncode == 0, r.stderr
+    assert (tmp_path/'hand_vit_tiny.safetensors').read_bytes() == a     # nothing left to do
+    H.load_hand_sam(tmp_path/'hand_vit_tiny.safetensors')
+
+# ---------------------------------------------------------------- real films
+
+def test_outlined_films(real_data, seg):
+    "A dozen development films against their outlines"
+    sys.path.insert(0, str(Path(__file__).parents[1]/'benchmarks'))
+    import hand_sam as B
+    m, rows = B.films(real_data, 'dev')
+    keep = list(range(0, 71, 6))
+    df = B.measure(seg, m.iloc[keep], [rows[i] for i in keep])
+    assert df.ok.mean() > .9 and df.dice[df.ok].mean() > .97
