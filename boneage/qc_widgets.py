@@ -406,7 +406,7 @@ FLAGS = [
     Flag('no hand found', 'no_hand', 0, .5, 1., 'the segmenter refused the film'),
     Flag('unreadable', 'unreadable', 0, .5, 1., 'the film or its mask could not be opened'),
     Flag('no crop', 'no_crop', 0, .5, .9, 'the crop failed'),
-    Flag('crop does not match', 'crop', 1, .8, .95, 'the crop shows something else than the film inside the outline'),
+    Flag('crop does not match', 'crop', 1, .86, .95, 'the crop shows something else than the film inside the outline'),
     Flag('hand too small', 'area', .25, .08, .7, 'share of the film'),
     Flag('hand too large', 'area', .40, .48, .9, 'share of the film; more is background'),
     Flag('cut off at the edge', 'edge', .0, .1, .7, 'a third of a fingertip on the edge of the film, away from the wrist'),
