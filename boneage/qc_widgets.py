@@ -435,9 +435,9 @@ FLAGS += [
 FLAGS += [
     Flag('rotated', 'angle', 5, 30, .6, 'training turns films by 10 degrees at most'),
     Flag('thumb on the left', 'thumb_left', -1, .1, .75, 'a right hand, or a mirrored film'),
-    Flag('second hand or object', 'beside', .15, .5, .8, 'half a palm wide: no marker, no frame'),
+    Flag('second hand or object', 'beside', .15, .36, .8, 'a third of a palm wide: no marker, no frame'),
     Flag('plate under the hand', 'patchy', 0, .4, .6, 'the surround varies by two fifths of the range'),
-    Flag('marker or metal on the hand', 'metal', 1.7, 2.6, .7, 'edges harder than those of bone'),
+    Flag('marker or metal on the hand', 'metal', 1.7, 2.35, .7, 'edges harder than those of bone'),
     Flag('drawn or cut into', 'steep', .2, .25, .8, 'a box, a bar, text or blocks: steps that no film has'),
     Flag('few grey levels or blocks', 'even', .1, .4, .7, 'neighbours are equal too often'),
     Flag('noisy', 'noise', .01, .06, .8, 'grain against the contrast of the hand'),
@@ -452,7 +452,7 @@ FLAGS += [
     Flag('bright surround', 'around', 60, 160, .7, 'a veil over the film'),
     Flag('over-exposed', 'skin', .20, .14, .9, 'the skin hardly stands out while bone is seen'),
     Flag('low contrast', 'contrast', 60, 11.5, .8, 'bone and soft tissue share a dozen grey levels'),
-    Flag('saturated', 'white', .0, .03, .7, 'bone detail is lost at white'),
+    Flag('saturated', 'white', .0, .01, .7, 'bone detail is lost at white'),
     Flag('blurred', 'sharpness', 1.55, 1.26, .65, 'soft in at least one direction'),
 ]
 
