@@ -333,9 +333,9 @@ def thin(curve): # 61 points of a curve
     return pd.DataFrame(dict(queue=at.round(4), found=np.interp(at, curve.queue, curve.found).round(4)))
 
 def known(q, defects):
-    "Films a person has called defective, by severity."
-    name = defects.drop_duplicates('id').set_index(defects.drop_duplicates('id')['id'].astype(str)).severity
-    sev = q['id'].astype(str).map(name)
-    return {f'known defect: {s}': sev == s for s in sorted(name.dropna().unique())}
+    "Films a person has called defective, by their worst severity."
+    worse = defects.assign(id=defects['id'].astype(str)).groupby('id').severity.agg(lambda s: 'major' if (s == 'major').any() else 'minor' if (s == 'minor').any() else '')
+    sev = q['id'].astype(str).map(worse)
+    return {f'known defect: {k}': sev == k for k in ('major', 'minor')}
 
 if __name__ == '__main__': main(ap.parse_args())

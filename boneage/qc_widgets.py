@@ -362,7 +362,7 @@ def crop_match(
     crop,hand = small(crop),hand>200
     seen = hand & (crop>4)
     if seen.sum()<30 or not (film[seen].std() and crop[seen].std()): return 0.
-    return float(max(0, np.corrcoef(film[seen],crop[seen])[0,1]*min(1, seen.sum()/(.6*hand.sum()))))
+    return float(max(0, np.corrcoef(film[seen],crop[seen])[0,1]*min(1, seen.sum()/(.95*hand.sum()))))
 
 def square(img): # padded with black to a square, the picture in its middle
     s = max(img.shape)
@@ -537,7 +537,7 @@ def qc_measure(
     tmp = tempfile.TemporaryDirectory() if out is None else None
     folder = Path(out or tmp.name)
     folder.mkdir(parents=True, exist_ok=True)
-    try: res = run_rows(df, measure_row, folder/'qc.jsonl', settings='qc-10', inputs=('path','mask_path','crop_path'), error_col='qc_error',
+    try: res = run_rows(df, measure_row, folder/'qc.jsonl', settings='qc-11', inputs=('path','mask_path','crop_path'), error_col='qc_error',
             n_jobs=n_jobs, redo=redo, desc='qc')
     finally:
         if tmp: tmp.cleanup()
