@@ -502,9 +502,9 @@ def save_hand_sam(weights:dict, # from `fit_hand_sam`
     return Path(path)
 
 # %% ../nbs/hand_sam.ipynb #42c8dd69
-MIN_SCORE = .5  # of `predicted_iou`: half-way between no hand (0) and a hand (1)
+MIN_SCORE = .75  # of `predicted_iou`: between pictures without a hand that pass the other rules (0 to 0.59) and 250 real films (0.93 and more)
 HAND_SAM_RULES = {**HAND_RULES, 'predicted_iou': (MIN_SCORE, 9)}
-HAND_GRID = dict(points_per_side=8, pred_iou_thresh=MIN_SCORE, stability_score_thresh=.8) # a hand is larger than an eighth of its film
+HAND_GRID = dict(points_per_side=8, pred_iou_thresh=.5, stability_score_thresh=.8) # a hand is larger than an eighth of its film
 
 def film_prompts(pixels:np.ndarray # uint8 HxW
                 )->list: # dicts for SamPredictor.predict
