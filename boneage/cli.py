@@ -105,15 +105,15 @@ def rsna(
 def segment(
     films:str, # Table with id and path, a folder of films, or a film
     out:str='work', # Workspace folder: masks/ and segmented.csv
-    segmenter:str='classical', # classical, vit_b, vit_l, vit_h, or a SAM checkpoint
-    checkpoint:str=None, # File with SAM's weights; without it the official file is fetched once
+    segmenter:str='hand_vit_tiny', # hand_vit_tiny, classical, vit_b, vit_l, vit_h, or a SAM checkpoint
+    checkpoint:str=None, # File with SAM's weights; without it hand_vit_tiny takes those that ship, the others fetch theirs once
     mode:str='prompt', # How SAM is asked: prompt (fast) or auto
     jobs:int=1, # Processes; -1 uses all cores
     redo:bool=False, # Segment again what is already done
 ):
     "Find the hand on every film"
     from boneage import segmentation as s
-    if checkpoint and segmenter == 'classical': raise ValueError('--checkpoint goes with --segmenter vit_b, vit_l or vit_h; the classical one has no weights')
+    if checkpoint and segmenter == 'classical': raise ValueError('--checkpoint goes with --segmenter hand_vit_tiny, vit_b, vit_l or vit_h; the classical one has no weights')
     t0, df = time.time(), _table(films)
     kw = {} if segmenter == 'classical' else dict(mode=mode) | (dict(checkpoint=checkpoint) if checkpoint else {})
     with _about(films): df = _with(s.segment_df(df, out, s.get_segmenter(segmenter, **kw), n_jobs=jobs, redo=redo), 'mask_path')
@@ -238,7 +238,7 @@ def predict(
     *films:str, # Films, folders of films, or tables with id, path and sex
     sex:str=None, # F or M, for films whose sex neither table nor DICOM header tells
     model:str=None, # Released model: a file, a training's folder or a name; without it the one in the library
-    segmenter:str=None, # classical, vit_b, vit_l or vit_h; without it the one that drew the model's training masks
+    segmenter:str=None, # hand_vit_tiny, classical, vit_b, vit_l or vit_h; without it the one that drew the model's training masks
     out:str='predictions.csv', # Table to write where there are several films
     picture:str=None, # PNG with what was seen, for a single film
     jobs:int=1, # Films read at a time; -1 uses all cores
