@@ -6,16 +6,16 @@ Docs: https://boneage.github.io/boneage/train_fastai.html.md"""
 
 # %% auto #0
 __all__ = ['SEX2NUM', 'AUGMENTS', 'GREY', 'ARCHS', 'LRS', 'LITE0', 'LEVEL', 'MIN_BAND', 'MIN_SEX', 'FORMAT', 'RSNA_TERMS',
-           'SYNTHETIC_TERMS', 'OTHER_TERMS', 'LIBRARIES', 'WEIGHTS', 'training_rows', 'split_df', 'with_split',
-           'fit_crop', 'read_crop', 'load_crops', 'sex2num', 'FilmReader', 'film_block', 'sex_block', 'FilmDL',
-           'warp_films', 'tone_films', 'FilmAugment', 'bone_age_dls', 'split_by_column', 'TinyBlock', 'tiny_body',
-           'make_body', 'BoneAgeNet', 'imagenet_file', 'imagenet_state', 'lite0_state', 'start_state', 'MonthsLoss',
-           'mae', 'BoneAgeLearner', 'body_and_head', 'bone_age_learner', 'film_reader', 'data_facts', 'save_state',
-           'EpochSeed', 'KeepBest', 'read_checkpoint', 'check_same_run', 'Checkpoint', 'CpuBF16', 'precision_cbs',
-           'size_at', 'GrowSize', 'hardware', 'predict_films', 'conformal_width', 'fit_intervals', 'interval',
-           'licence_note', 'BoneAgeModel', 'net_bytes', 'versions', 'make_card', 'with_hash', 'held_out', 'as_model',
-           'learner_card', 'save_release', 'load_release', 'read_card', 'load_exported', 'pretrained_names',
-           'from_pretrained', 'predict_df', 'Trained', 'train_df']
+           'SYNTHETIC_TERMS', 'OTHER_TERMS', 'LIBRARIES', 'WEIGHTS', 'training_rows', 'test_rows', 'split_df',
+           'with_split', 'fit_crop', 'read_crop', 'load_crops', 'sex2num', 'FilmReader', 'film_block', 'sex_block',
+           'FilmDL', 'warp_films', 'tone_films', 'FilmAugment', 'bone_age_dls', 'split_by_column', 'TinyBlock',
+           'tiny_body', 'make_body', 'BoneAgeNet', 'imagenet_file', 'imagenet_state', 'lite0_state', 'start_state',
+           'MonthsLoss', 'mae', 'BoneAgeLearner', 'body_and_head', 'bone_age_learner', 'film_reader', 'data_facts',
+           'save_state', 'EpochSeed', 'KeepBest', 'read_checkpoint', 'check_same_run', 'Checkpoint', 'CpuBF16',
+           'precision_cbs', 'size_at', 'GrowSize', 'hardware', 'predict_films', 'conformal_width', 'fit_intervals',
+           'interval', 'cross_intervals', 'licence_note', 'BoneAgeModel', 'net_bytes', 'versions', 'make_card',
+           'ids_hash', 'with_hash', 'held_out', 'as_model', 'learner_card', 'save_release', 'load_release', 'read_card',
+           'load_exported', 'pretrained_names', 'from_pretrained', 'predict_df', 'Trained', 'train_df']
 
 # %% ../nbs/03_train_fastai.ipynb #f1fe3c48
 "Trains a bone age model from a table of crops: data, network, resumable training, intervals, and a release without pickle."
@@ -24,12 +24,13 @@ __all__ = ['SEX2NUM', 'AUGMENTS', 'GREY', 'ARCHS', 'LRS', 'LITE0', 'LEVEL', 'MIN
 from fastai.vision.all import *
 
 # %% ../nbs/03_train_fastai.ipynb #887e0b21
-import hashlib, importlib.metadata, io, itertools, json, math, platform, time, warnings
+import hashlib, importlib.metadata, io, itertools, json, math, platform, subprocess, time, warnings
 from dataclasses import dataclass
 from functools import partial
 from datetime import date as Date
 import cv2, joblib, safetensors, torchvision
 from safetensors.torch import load as load_tensors, save as dump_tensors
+from . import __version__
 from .core import FilmError, ManifestError, atomic_path, check_manifest, to_sex, write_csv
 from .cropping import resize_to
 from .evaluate import AGE_BANDS, age_band, mean_ci
@@ -54,6 +55,16 @@ def training_rows(
     check_manifest(refuse_test(df), ('id', 'sex', 'age_months'), 'training table')
     why = _left_out(df)
     return df[why == ''].reset_index(drop=True), df.assign(why=why)[why != '']
+
+# %% ../nbs/03_train_fastai.ipynb #324dfebf
+def test_rows(
+    df:pd.DataFrame, # table after cropping
+)->pd.DataFrame: # rows of split 'test' with a crop
+    "The films that the table sets apart for judging."
+    test = df[df.split.eq('test')] if 'split' in df else df[:0]
+    if test.empty: raise ManifestError(['no row has split "test", so no films are set apart to judge the model on'], 'training table')
+    check_manifest(refuse_test(test.assign(split='train')), ('id', 'sex', 'age_months'), 'test rows')
+    return test[_left_out(test) == ''].reset_index(drop=True)
 
 # %% ../nbs/03_train_fastai.ipynb #7adfcc87
 def _patients(df): # the patient of each row; a film without one is its own patient
@@ -678,6 +689,19 @@ def interval(
     w = next((width[k] for k in ((sex, band), (sex, None), (None, None)) if width.get(k) is not None), np.nan)
     return max(0., months - w) if np.isfinite(w) else np.nan, months + w
 
+# %% ../nbs/03_train_fastai.ipynb #04902879
+def cross_intervals(
+    df:pd.DataFrame, # held-out films: sex, age_months, pred_months
+    folds:int=10, # parts that take turns
+    *,
+    seed:int=0, # of the draw
+)->pd.DataFrame: # with pred_low and pred_high, from widths fitted on the other parts
+    "Intervals that a film had no share in."
+    part = np.random.default_rng(seed).permutation(len(df))%folds
+    cards = [dict(intervals=fit_intervals(df[part != k])) for k in range(folds)]
+    ends = [interval(cards[k], m, s) for k, m, s in zip(part, df.pred_months, df.sex)]
+    return df.assign(pred_low=[round(a, 2) for a, _ in ends], pred_high=[round(b, 2) for _, b in ends])
+
 # %% ../nbs/03_train_fastai.ipynb #87c5776e
 FORMAT = 'boneage-release-1'
 RSNA_TERMS = ('Trained on films of the RSNA Pediatric Bone Age Challenge 2017: for non-commercial research and education only. Cite Halabi SS et al., '
@@ -717,13 +741,18 @@ def net_bytes(
     return dump_tensors({k: (v.half() if half and v.is_floating_point() and not k.startswith('age_') else v).cpu().contiguous() for k, v in net.state_dict().items()})
 
 def versions()->dict:
-    "The libraries that made the weights."
-    return dict(python=platform.python_version()) | {n: importlib.metadata.version(n) for n in LIBRARIES}
+    "The libraries that made the weights, and the commit where this one is a checkout."
+    return dict(python=platform.python_version(), boneage=__version__, commit=_commit()) | {n: importlib.metadata.version(n) for n in LIBRARIES}
+
+def _commit(): # of the checkout that this file lies in; None where the library was installed otherwise
+    here = Path(__file__).parent if '__file__' in globals() else Path()
+    try: return subprocess.run(['git', '-C', here, 'rev-parse', 'HEAD'], capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError): return None
 
 # %% ../nbs/03_train_fastai.ipynb #01d79f40
 def make_card(
     learn:Learner, # after `fit_months`
-    valid:pd.DataFrame, # predictions on the held-out films: sex, age_months, pred_months
+    valid:pd.DataFrame, # predictions on the films that metrics and intervals come from: id, sex, age_months, split, pred_months
     *,
     name:str|None=None, # of the model; None: architecture and size
     crop:dict|None=None, # arguments of `crop_film` that differ from its defaults
@@ -735,10 +764,16 @@ def make_card(
     return dict(format=FORMAT, name=name or f"{f['arch']}-{f['size']}", created=Date.today().isoformat(), intended_use='Research only. Not a medical device.',
         licence=licence_note(f['data']['sources']), architecture=net.config,
         preprocessing=dict(size=f['size'], crop=dict(size=_crop_side(valid), **(crop or {})), segmenter=f['data']['segmenters'], channels='one grey channel, 0 to 1, then (x - mean)/sd', mean=GREY[0], sd=GREY[1]),
-        target=dict(unit='months', mean=float(net.age_mean), sd=float(net.age_sd)), data=f['data'],
+        target=dict(unit='months', mean=float(net.age_mean), sd=float(net.age_sd)), data=f['data'] | dict(judged_on=sorted(valid.split.unique().tolist()), judged_ids_sha256=ids_hash(valid)),
         training={k: v for k, v in f.items() if k != 'data'},
         metrics=dict(valid_mae=round(e.value, 3), valid_mae_ci95=[_or_none(e.low), _or_none(e.high)], mean_age_mae=round(float(mean_age), 3), n=len(valid)),
         intervals=fit_intervals(valid), libraries=versions())
+
+def ids_hash(
+    df:pd.DataFrame, # id
+)->str: # SHA-256 of the sorted ids, one a line
+    "A fingerprint of which films these are."
+    return hashlib.sha256(''.join(f'{i}\n' for i in sorted(df['id'].astype(str))).encode()).hexdigest()
 
 def _crop_side(df): # side of the crops on disk, px
     return int(cv2.imdecode(np.fromfile(df.crop_path.iloc[0], np.uint8), cv2.IMREAD_GRAYSCALE).shape[0])
@@ -750,9 +785,10 @@ def with_hash(card:dict, data:bytes, dtype:str)->dict: # the card knows its weig
 
 def held_out(
     learn:Learner, # after `fit_months`
-)->pd.DataFrame: # its validation rows with pred_months
+    df:pd.DataFrame|None=None, # rows with crop_path and sex; None: its validation rows
+)->pd.DataFrame: # the rows with pred_months
     "Predictions on the held-out films."
-    df, reader = learn.dls.valid_ds.items, film_reader(learn.dls)
+    df, reader = learn.dls.valid_ds.items if df is None else df, film_reader(learn.dls)
     return df.assign(pred_months=predict_films(learn.model, np.stack([reader.pixels(p) for p in df.crop_path]), df.sex))
 
 def as_model(
@@ -890,7 +926,7 @@ class Trained:
     "What a training left behind."
     release: Path # card of the release
     history: pd.DataFrame # a row per epoch
-    valid: pd.DataFrame # predictions on the held-out films
+    valid: pd.DataFrame # predictions on the films that judge, with cross-fitted intervals
     left_out: pd.DataFrame # rows not used, with `why`
     @property
     def model(self): return load_release(self.release)
@@ -910,6 +946,7 @@ def train_df(
     augment:str='light', # name in `AUGMENTS`
     valid_pct:float=.2, # share held out if the table brings no validation rows
     keep:str='best', # 'best' or 'last' epoch
+    judge_on:str='valid', # films that metrics and intervals come from: 'valid', or 'test' for those the table sets apart
     precision:str='auto', # see `precision_cbs`
     seed:int=42, # of split, network, batches and augmentation
     name:str|None=None, # of the release; None: architecture and size
@@ -922,11 +959,12 @@ def train_df(
     "Train on a table of crops and release the model."
     _pick(('fp32', 'fp16'), dtype, 'dtype') # now, not after hours of training
     rows, left_out = training_rows(df)
+    judges = test_rows(df) if _pick(('valid', 'test'), judge_on, 'judge_on') == 'test' else None
     dls = bone_age_dls(with_split(rows, valid_pct, seed), size, bs, augment=augment, cache=cache)
     learn = bone_age_learner(dls, arch, weights, path=out, seed=seed)
     learn.facts['augment'] = augment
     learn.fit_months(epochs, lr, resume=resume, keep=keep, seed=seed, precision=precision, start_size=start_size, log=log)
-    valid = held_out(learn)
+    valid = held_out(learn, judges)
     learn.card = make_card(learn, valid, name=name, crop=crop)
     release = save_release(learn, Path(out)/learn.card['name'], dtype=dtype)
-    return Trained(release, learn.history, predict_df(valid, load_release(release)), left_out)
+    return Trained(release, learn.history, cross_intervals(predict_df(valid, load_release(release))), left_out)
