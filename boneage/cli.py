@@ -88,6 +88,7 @@ def _with(df, *columns): # a table in which every film failed lacks the columns 
 def rsna(
     folder:str, # Folder with the RSNA files in any layout, or where --download shall put them
     out:str='data/rsna/films.csv', # Table to write; missing.csv goes beside it
+    holdout:bool=False, # Mark the tenth of the training films that the library's weights have never seen as split test
     download:bool=False, # Fetch the public training and validation archives first (11 GB)
 ):
     "Make a table from the files of the RSNA Pediatric Bone Age Challenge 2017"
@@ -95,10 +96,12 @@ def rsna(
     if download: r.download_rsna(folder)
     df = r.rsna_manifest(folder, verbose=False)
     missing, test = r.missing_df(df), df[df.split == 'test']
+    if holdout: df = r.hold_out(df)
     _save(df, out)
     with _writing(Path(out).with_name('missing.csv')): core.write_csv(missing, Path(out).with_name('missing.csv'))
     _say(df.attrs['summary'])
     if len(test): _say(f'test truth: {r.truth_name(test)}')
+    if holdout: _say(f"{len(r.holdout_ids() & set(df['id']))} training films set apart as split test")
     _say(f"{out}: {len(df)} films; {Path(out).with_name('missing.csv')}: {len(missing)} without a match")
 
 # %% ../nbs/cli.ipynb #3b244f68
@@ -188,15 +191,17 @@ def qc(
 def train(
     table:str, # cropped.csv or kept.csv, with sex and age_months
     out:str='work/model', # Folder for checkpoint, curves, the released model and predictions.csv on the held-out films
-    arch:str='resnet50', # Network: resnet50, resnet34, resnet18 or tiny
+    arch:str='resnet50', # Network: resnet50, resnet34, resnet18, efficientnet_lite0 or tiny
     weights:str='imagenet', # Start: imagenet, none, or a file
     size:int=256, # Side of the network's input, px
+    start_size:int=None, # Side in the first epochs, px: smaller films first are quicker; without it the full side
     epochs:int=20, # Passes over the training films
     bs:int=32, # Films in a batch
     lr:float=None, # Highest learning rate; without it the one that suits the network
-    augment:str='light', # Augmentation: light or none
+    augment:str='light', # Augmentation: light, strong or none
     valid_pct:float=.2, # Share held out where the table has no validation rows
     keep:str='best', # Release the best epoch, chosen on the held-out films, or the last
+    judge_on:str='valid', # Films that the model's error and intervals come from: valid, or test for those the table sets apart
     precision:str='auto', # auto, fp32, bf16 or fp16
     seed:int=42, # Of split, network, order and augmentation
     restart:bool=False, # Begin again instead of going on with what the folder holds
@@ -208,8 +213,8 @@ def train(
     crop, weights = _crop_made(df), None if weights == 'none' else weights
     with _writing(out): Path(out).mkdir(parents=True, exist_ok=True)
     from boneage import train_fastai as t
-    with _about(table), _checkpoints(out): run = t.train_df(df, out, arch=arch, weights=weights, size=size, epochs=epochs, bs=bs, lr=lr, augment=augment, valid_pct=valid_pct,
-        keep=keep, precision=precision, seed=seed, name=name, dtype=dtype, crop=crop, resume=not restart, log=_say)
+    with _about(table), _checkpoints(out): run = t.train_df(df, out, arch=arch, weights=weights, size=size, start_size=start_size, epochs=epochs, bs=bs, lr=lr, augment=augment, valid_pct=valid_pct,
+        keep=keep, judge_on=judge_on, precision=precision, seed=seed, name=name, dtype=dtype, crop=crop, resume=not restart, log=_say)
     _save(run.valid, Path(out)/'predictions.csv')
     for why, n in run.left_out.why.value_counts().items(): _say(f'  {n} films left out: {why}')
     _say(f"{run.release}: {len(run.valid)} held-out films in {Path(out)/'predictions.csv'}")
@@ -347,10 +352,10 @@ def overview()->str: # Text
     return f'{_version()}: bone age from left-hand radiographs. Research use only, not a medical device.\n\nboneage COMMAND --help\n\n{rows}'
 
 # %% ../nbs/cli.ipynb #bd5acaa2
-RANGES = dict(size=(16, 8192), margin=(0, 1), jobs=(-64, 1024), limit=(0, 100_000), epochs=(1, 100_000), bs=(1, 4096), lr=(1e-8, 1), valid_pct=(.001, .999),
+RANGES = dict(size=(16, 8192), start_size=(16, 8192), margin=(0, 1), jobs=(-64, 1024), limit=(0, 100_000), epochs=(1, 100_000), bs=(1, 4096), lr=(1e-8, 1), valid_pct=(.001, .999),
               seed=(0, 2**31), films=(24, 100_000))
-CHOICES = dict(mode=('prompt', 'auto'), unsure=('keep', 'drop'), arch=('resnet50', 'resnet34', 'resnet18', 'tiny'), augment=('light', 'none'),
-               keep=('best', 'last'), precision=('auto', 'fp32', 'bf16', 'fp16'), dtype=('fp32', 'fp16'))
+CHOICES = dict(mode=('prompt', 'auto'), unsure=('keep', 'drop'), arch=('resnet50', 'resnet34', 'resnet18', 'efficientnet_lite0', 'tiny'), augment=('light', 'strong', 'none'),
+               keep=('best', 'last'), judge_on=('valid', 'test'), precision=('auto', 'fp32', 'bf16', 'fp16'), dtype=('fp32', 'fp16'))
 
 def _bad_value(args): # what is wrong with the options, '' if nothing
     for k, v in args.items():
