@@ -689,7 +689,7 @@ def weights_id(sam # segment_anything Sam
               )->str: # Eight hexadecimal digits
     "A short fingerprint of a network's weights, so that other weights redo a folder"
     h = hashlib.sha256()
-    for k, v in sam.state_dict().items(): h.update(f'{k}{tuple(v.shape)}{float(v.float().sum()):.6g}{float(v.flatten()[-1]):.6g}'.encode())
+    for k, v in sam.state_dict().items(): h.update(k.encode()); h.update(v.detach().cpu().contiguous().numpy())
     return h.hexdigest()[:8]
 
 # %% ../nbs/00_segmentation.ipynb #70ba230c
