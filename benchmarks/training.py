@@ -2,7 +2,7 @@
 
     python benchmarks/training.py [--arch efficientnet_lite0] [--size 160] [--bs 32] [--batches 20] [--rounds 3] [--precision fp32]
 
-Random films in memory. A round is one pass of the Learner's training loop (augmentation, loss, clipping, one-cycle, recorder) and one of the
+Random films in memory. A round is one epoch of the Learner (augmentation, loss, clipping, one-cycle, recorder, eight validation films) and one of the
 bare loop (augmentation, loss, clipping, step), in turn, so that a busy machine slows both alike. Printed: films a second, the median of the rounds, and
 the ratio. Where other programs share the processor, films a CPU second tell more than films a second."""
 import argparse, tempfile, time
@@ -47,20 +47,17 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         dls = t.bone_age_dls(films(n + 8, folder, o.size), o.size, o.bs, device='cpu')
         learn = t.bone_age_learner(dls, o.arch, None, path=folder)
-        learn.add_cbs(t.precision_cbs('cpu', o.precision)[1] + [t.ParamScheduler(dict(lr=t.combined_cos(.2, 1e-4, 1e-3, 1e-5)))])
-        learn.create_opt()
+        learn.add_cbs(t.precision_cbs('cpu', o.precision)[1])
         net, ds = t.BoneAgeNet(o.arch), dls.train_ds.items
         opt, loss, reader = torch.optim.AdamW(net.parameters(), 1e-3), t.MonthsLoss(41.), t.film_reader(dls)
         x = torch.from_numpy(np.stack([reader.pixels(q) for q in ds.crop_path]))[:, None]
         sex, y = torch.tensor([t.SEX2NUM[s] for s in ds.sex]), torch.tensor(ds.age_months.to_numpy(np.float32))
         amp = (lambda: torch.autocast('cpu', torch.bfloat16)) if o.precision == 'bf16' else nullcontext
         def by_hand(): bare_epoch(net, opt, loss, x, sex, y, aug=t.FilmAugment(), bs=o.bs, amp=amp)
-        def by_learner(): learn._do_epoch_train()
+        def by_learner(): learn.fit_one_cycle(1, 1e-3)
         with learn.no_bar(), learn.no_logging():
-            learn.fit(1) # warms both up
-            by_hand()
-            learn.n_epoch, learn.epoch = 1, 0
-            with learn.validation_context(cbs=None): got = [(clocks(by_learner, n), clocks(by_hand, n)) for _ in range(o.rounds)]
+            by_learner(); by_hand() # warm up
+            got = [(clocks(by_learner, n), clocks(by_hand, n)) for _ in range(o.rounds)]
     fast, bare = np.median(np.array(got), 0)
     print(f'{o.arch}, {o.size} px, batch {o.bs}, {o.precision}, {torch.get_num_threads()} threads, {o.rounds} rounds of {o.batches} batches')
     print(pd.DataFrame([fast, bare, fast/bare], ['Learner', 'bare loop', 'ratio'], ['films a second', 'films a CPU second']).round(2).to_string())

@@ -214,7 +214,7 @@ def train(
     with _writing(out): Path(out).mkdir(parents=True, exist_ok=True)
     from boneage import train_fastai as t
     with _about(table), _checkpoints(out): run = t.train_df(df, out, arch=arch, weights=weights, size=size, start_size=start_size, epochs=epochs, bs=bs, lr=lr, augment=augment, valid_pct=valid_pct,
-        keep=keep, judge_on=judge_on, precision=precision, seed=seed, name=name, dtype=dtype, crop=crop, resume=not restart, log=_say)
+        keep=keep, judge_on=judge_on, precision=precision, seed=seed, name=name, dtype=dtype, crop=crop, cache=out, resume=not restart, log=_say)
     _save(run.valid, Path(out)/'predictions.csv')
     for why, n in run.left_out.why.value_counts().items(): _say(f'  {n} films left out: {why}')
     _say(f"{run.release}: {len(run.valid)} held-out films in {Path(out)/'predictions.csv'}")

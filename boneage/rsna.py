@@ -192,7 +192,7 @@ def refuse_test(
     if 'split' in df: test |= df['split'].eq('test')
     test &= df['source'].eq('rsna2017') if 'source' in df else False
     if not test.any(): return df
-    raise ValueError(f"{test.sum()} film(s) of the official RSNA test set are among the training rows: ids {_some(df['id'][test].tolist())}; "
+    raise ValueError(f"{test.sum()} film(s) of the official RSNA test set, or set apart for judging, are among the training rows: ids {_some(df['id'][test].tolist())}; "
                      "train on split 'train', choose on 'valid', and use 'test' once, for the final number")
 
 # %% ../nbs/rsna.ipynb #a20e2774

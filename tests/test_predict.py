@@ -1,5 +1,5 @@
 "One film, one answer: the same as the steps give, the same for an inverted film, none for what is no hand, and a card that is obeyed."
-import json, shutil
+import json, os, shutil, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from boneage import core, predict as p, train_fastai as t
@@ -206,6 +206,32 @@ def test_two_models_in_a_folder_must_be_told_apart(world, tmp_path):
     copy_with(world, tmp_path)
     for e in ('.json', '.safetensors'): shutil.copy(tmp_path/f'm{e}', tmp_path/f'n{e}')
     with pytest.raises(ValueError, match='which model.*m.json.*n.json'): p.find_model(tmp_path)
+
+# --- the model that comes with the library ---------------------------------------------------------------------------
+
+def test_without_a_name_the_released_model_reads(world):
+    o = p.BoneAgePredictor()
+    assert t.pretrained_names() == [o.model.card['name']] and o.note == ''
+    r = o.predict(world['films'].path[0], sex=world['films'].sex[0])
+    assert r.ok and np.isfinite([r.months, r.low, r.high]).all() and o.model.version in str(r)
+
+def cpu_seconds(fn): # of this process; other programs on the machine do not count
+    began = time.process_time()
+    return fn(), time.process_time() - began
+
+def test_a_warm_reading_takes_a_second_of_two_cores(real_data):
+    o = p.BoneAgePredictor()
+    films = sorted((real_data/'rsna-original/images').glob('*.png'))[::12]
+    o.predict(films[0], sex='F')
+    took = [cpu_seconds(lambda: o.predict(f, sex='M'))[1] for f in films]
+    assert np.median(took) < 2, took
+
+def test_a_cold_start_takes_ten_seconds(world, tmp_path):
+    film, before = world['films'].path[0], os.times()
+    done = subprocess.run([sys.executable, '-m', 'boneage.cli', 'predict', film, '--sex', 'F'], capture_output=True, text=True, cwd=tmp_path)
+    used = os.times()
+    assert done.returncode == 0 and 'bone age' in done.stdout, done.stderr
+    assert used.children_user + used.children_system - before.children_user - before.children_system < 20 # ten seconds of two cores
 
 # --- real films -----------------------------------------------------------------------------------------------------
 
