@@ -6,10 +6,10 @@ Docs: https://boneage.github.io/boneage/cli.html.md"""
 
 # %% auto #0
 __all__ = ['OK', 'FAILED', 'USAGE', 'SOME_FAILED', 'STOPPED', 'STEPS', 'COMMANDS', 'RANGES', 'CHOICES', 'WORDS', 'PLACE', 'rsna',
-           'segment', 'crop', 'qc', 'train', 'evaluate', 'predict', 'demo', 'overview', 'main']
+           'segment', 'crop', 'qc', 'review', 'train', 'evaluate', 'predict', 'demo', 'overview', 'main']
 
 # %% ../nbs/cli.ipynb #b69123c5
-"The `boneage` command: demo, rsna, segment, crop, qc, train, evaluate, predict."
+"The `boneage` command: demo, rsna, segment, crop, qc, review, train, evaluate, predict."
 
 # %% ../nbs/cli.ipynb #e447605b
 import errno, json, os, sys, time, warnings
@@ -108,15 +108,15 @@ def rsna(
 def segment(
     films:str, # Table with id and path, a folder of films, or a film
     out:str='work', # Workspace folder: masks/ and segmented.csv
-    segmenter:str='classical', # classical, vit_b, vit_l, vit_h, or a SAM checkpoint
-    checkpoint:str=None, # File with SAM's weights; without it the official file is fetched once
+    segmenter:str='hand_vit_tiny', # hand_vit_tiny, classical, vit_b, vit_l, vit_h, or a SAM checkpoint
+    checkpoint:str=None, # File with SAM's weights; without it hand_vit_tiny takes those that ship, the others fetch theirs once
     mode:str='prompt', # How SAM is asked: prompt (fast) or auto
     jobs:int=1, # Processes; -1 uses all cores
     redo:bool=False, # Segment again what is already done
 ):
     "Find the hand on every film"
     from boneage import segmentation as s
-    if checkpoint and segmenter == 'classical': raise ValueError('--checkpoint goes with --segmenter vit_b, vit_l or vit_h; the classical one has no weights')
+    if checkpoint and segmenter == 'classical': raise ValueError('--checkpoint goes with --segmenter hand_vit_tiny, vit_b, vit_l or vit_h; the classical one has no weights')
     t0, df = time.time(), _table(films)
     kw = {} if segmenter == 'classical' else dict(mode=mode) | (dict(checkpoint=checkpoint) if checkpoint else {})
     with _about(films): df = _with(s.segment_df(df, out, s.get_segmenter(segmenter, **kw), n_jobs=jobs, redo=redo), 'mask_path')
@@ -168,24 +168,47 @@ def _crop_made(df): # how the crops of a table were made: arguments of `crop_fil
 def qc(
     table:str, # cropped.csv
     out:str=None, # Workspace folder: qc.csv and qc.html; without it the table's folder
-    decisions:str=None, # CSV of a reviewer: write kept.csv with the films that stay
+    decisions:str=None, # CSV of one or more reviewers: write kept.csv with the films that stay
     unsure:str='keep', # What to do with films marked unsure: keep or drop
+    undecided:str='keep', # What to do with films nobody decided: keep or drop
+    disagree:str='strict', # Where reviewers differ: strict (reject wins), lenient (keep wins), unsure or majority
     limit:int=200, # Films on the contact sheet, worst first
     jobs:int=1, # Processes; -1 uses all cores
 ):
     "Flag doubtful films, worst first; apply a reviewer's decisions"
     from boneage import qc_widgets as q
     t0, df, out = time.time(), _table(table, 'cropped.csv'), Path(out or _home(table))
-    kept = q.apply_qc(df, decisions, unsure) if decisions else None
+    kept = q.apply_qc(df, decisions, unsure, undecided=undecided, disagree=disagree) if decisions else None
     with _writing(out): out.mkdir(parents=True, exist_ok=True)
     with _about(table): flagged = q.qc_flags(df, out, n_jobs=jobs)
     _save(flagged, out/'qc.csv')
     with _writing(out/'qc.html'): q.contact_sheet_html(flagged, out/'qc.html', limit)
     _say(q.qc_summary(flagged).to_string())
     _say(f"{out/'qc.csv'} and {out/'qc.html'}: {len(df)} films, worst first ({_pace(len(df), t0)})")
-    if kept is None: return
-    _save(kept, out/'kept.csv')
-    _say(f"{out/'kept.csv'}: {len(kept)} of {len(df)} films stay")
+    if kept is not None: _say_kept(df, kept, decisions, out/'kept.csv')
+
+def _say_kept(df, kept, decisions, path):
+    from boneage import qc_widgets as q
+    _save(kept, path)
+    _say(f'{path}: {len(kept)} of {len(df)} films stay')
+    pairs = q.paired_decisions(decisions)
+    if len(pairs.columns) == 2 and len(pairs.dropna()): _say(f'{q.agreement(decisions)}; they differ on {len(q.disagreements(df, decisions))}')
+
+# %% ../nbs/cli.ipynb #59afb414
+def review(
+    table:str, # qc.csv, or the folder that holds it
+    decisions:str='', # CSV to append to; without it decisions.csv beside the table
+    reviewer:str='', # Name written with every decision; without it the page asks
+    port:int=8866, # Of the page on this computer
+    dark:bool=False, # Light letters on dark
+    no_browser:bool=False, # Print the address only
+):
+    "Look at the flagged films in a page of the browser, and keep or reject them"
+    from boneage import core, qc_widgets as q
+    path = _csv(table, 'qc.csv')
+    if not path.is_file(): raise FileNotFoundError(f'{path}: no table of flagged films; run `boneage qc` first')
+    core.read_manifest(path, ('id', 'path'))
+    return q.serve_review(path, decisions, reviewer, port=port, dark=dark, browser=not no_browser)
 
 # %% ../nbs/cli.ipynb #9615d38f
 def train(
@@ -243,7 +266,7 @@ def predict(
     *films:str, # Films, folders of films, or tables with id, path and sex
     sex:str=None, # F or M, for films whose sex neither table nor DICOM header tells
     model:str=None, # Released model: a file, a training's folder or a name; without it the one in the library
-    segmenter:str=None, # classical, vit_b, vit_l or vit_h; without it the one that drew the model's training masks
+    segmenter:str=None, # hand_vit_tiny, classical, vit_b, vit_l or vit_h; without it the one that drew the model's training masks
     out:str='predictions.csv', # Table to write where there are several films
     picture:str=None, # PNG with what was seen, for a single film
     jobs:int=1, # Films read at a time; -1 uses all cores
@@ -340,7 +363,7 @@ def _demo_reading(out): # one film as `boneage predict` reads it
     return _predict_one(p.BoneAgePredictor(out/'model'/'demo'), row.path, row.sex, out/'reading.png')
 
 # %% ../nbs/cli.ipynb #1f5a40fd
-COMMANDS = {f.__name__: f for f in (demo, rsna, segment, crop, qc, train, evaluate, predict)}
+COMMANDS = {f.__name__: f for f in (demo, rsna, segment, crop, qc, review, train, evaluate, predict)}
 
 def _version():
     import boneage
@@ -353,8 +376,8 @@ def overview()->str: # Text
 
 # %% ../nbs/cli.ipynb #bd5acaa2
 RANGES = dict(size=(16, 8192), start_size=(16, 8192), margin=(0, 1), jobs=(-64, 1024), limit=(0, 100_000), epochs=(1, 100_000), bs=(1, 4096), lr=(1e-8, 1), valid_pct=(.001, .999),
-              seed=(0, 2**31), films=(24, 100_000))
-CHOICES = dict(mode=('prompt', 'auto'), unsure=('keep', 'drop'), arch=('resnet50', 'resnet34', 'resnet18', 'efficientnet_lite0', 'tiny'), augment=('light', 'strong', 'none'),
+              seed=(0, 2**31), films=(24, 100_000), port=(1024, 65_535))
+CHOICES = dict(mode=('prompt', 'auto'), unsure=('keep', 'drop'), undecided=('keep', 'drop'), disagree=('strict', 'lenient', 'unsure', 'majority'), arch=('resnet50', 'resnet34', 'resnet18', 'efficientnet_lite0', 'tiny'), augment=('light', 'strong', 'none'),
                keep=('best', 'last'), judge_on=('valid', 'test'), precision=('auto', 'fp32', 'bf16', 'fp16'), dtype=('fp32', 'fp16'))
 
 def _bad_value(args): # what is wrong with the options, '' if nothing
