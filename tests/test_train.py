@@ -322,6 +322,17 @@ def test_the_rsna_hold_out_is_even_and_is_refused(films, tmp_path):
     df = hold_out(films.assign(id=ids[:8] + [f'{i}' for i in range(24)], source='rsna2017', split='train'))
     assert df.split.eq('test').sum() == 8 and len(t.training_rows(df)[0]) == 24 and len(t.test_rows(df)) == 8
 
+def test_the_rsna_command_marks_them(films, tmp_path, capsys):
+    from boneage.cli import main
+    from boneage.rsna import holdout_ids
+    ids = [min(holdout_ids(), key=int), '1']
+    for i, p in zip(ids, films.crop_path): shutil.copy(p, tmp_path/f'{i}.png')
+    (tmp_path/'train.csv').write_text('id,boneage,male\n' + ''.join(f'{i},100,True\n' for i in ids))
+    for option, splits in (([], ['train', 'train']), (['--holdout'], ['test', 'train'])):
+        assert main(['rsna', str(tmp_path), '--out', str(tmp_path/'out/films.csv'), *option]) == 0
+        assert pd.read_csv(tmp_path/'out/films.csv').split.tolist() == splits
+    assert '1 training films set apart' in capsys.readouterr().out
+
 @pytest.mark.parametrize('name', t.pretrained_names())
 def test_released_weights(name, films):
     "What comes with the library is small, has a full card, and keeps its answers through fp32 and back"
