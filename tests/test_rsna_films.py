@@ -68,3 +68,13 @@ def test_script_reads_a_run_that_goes_on(tmp_path):
 def test_flag_follows_its_rule():
     t = pd.DataFrame(dict(status=['ok', 'ok', 'refused', 'ok'], predicted_iou=[1, .9, None, 1], stability_score=[.95]*4, mask_weight=[.9]*4, mask_area=[.3, .3, None, .5]))
     assert rf.doubtful(t).tolist() == [False, True, False, True]
+
+def test_prune_drops_only_refusals_that_are_gone():
+    t = pd.DataFrame(dict(id=[1, 2, 3], status=['ok', 'refused', 'ok'], flagged=[0, 0, 1]))
+    row = lambda i, d, note='': dict(id=i, defect=d, severity='major', note=note, found_by='mask', looked_at='yes', in_sample=0)
+    d = pd.DataFrame([row(1, 'mask_wrong', 'refused although one hand is seen'), row(2, 'mask_wrong', 'refused although one hand is seen'),
+                      row(3, 'mask_wrong', 'refused although one hand is seen'), row(3, 'rotated')])
+    new = rf.prune(d, t)
+    assert list(zip(new.id, new.defect)) == [(1, 'none'), (2, 'mask_wrong'), (3, 'rotated')]
+    assert new.severity.tolist() == ['', 'major', 'major']
+    assert rf.look_again(d, t) == [1, 2, 3]
