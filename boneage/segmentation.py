@@ -620,13 +620,20 @@ class Segmenter:
         try: return self._segment(pixels)
         except Refusal as e: return HandMask(np.zeros(pixels.shape, bool), status='refused', reason=str(e), pixels=pixels)
 
+    def finish(self, mask:np.ndarray, # bool HxW, the picked one
+               img:np.ndarray, # uint8 HxW
+               field:np.ndarray # bool HxW, inside the frame
+              )->np.ndarray: # bool HxW
+        "Last touches: close, fill, one piece"
+        return clean_mask(mask)
+
     def _segment(self, pixels):
         if min(pixels.shape) < MIN_FILM: raise Refusal(f'no hand found: {pixels.shape[1]} x {pixels.shape[0]} px are too few, a film has at least {MIN_FILM} a side')
         img = work_size(pixels, self.side)
         if np.ptp(img) == 0: raise Refusal(f'no hand found: the whole film is grey level {img.flat[0]}')
         field = film_field(img)
         r = pick_hand(self.records(img, field), img, field=field, rules=self.rules)
-        mask = clean_mask(r['segmentation'])
+        mask = self.finish(r['segmentation'], img, field)
         f = mask_features(mask, img, field=field)
         return HandMask(to_frame(mask, pixels.shape), float(np.clip(r['predicted_iou'], 0, 1)), r['stability_score'], f['area'], f['weight'], pixels=pixels)
 
