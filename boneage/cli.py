@@ -199,6 +199,7 @@ def review(
     table:str, # qc.csv, or the folder that holds it
     decisions:str='', # CSV to append to; without it decisions.csv beside the table
     reviewer:str='', # Name written with every decision; without it the page asks
+    side:int=480, # Longest side of a picture, px
     port:int=8866, # Of the page on this computer
     dark:bool=False, # Light letters on dark
     no_browser:bool=False, # Print the address only
@@ -208,7 +209,7 @@ def review(
     path = _csv(table, 'qc.csv')
     if not path.is_file(): raise FileNotFoundError(f'{path}: no table of flagged films; run `boneage qc` first')
     core.read_manifest(path, ('id', 'path'))
-    return q.serve_review(path, decisions, reviewer, port=port, dark=dark, browser=not no_browser)
+    return q.serve_review(path, decisions, reviewer, side=side, port=port, dark=dark, browser=not no_browser)
 
 # %% ../nbs/cli.ipynb #9615d38f
 def train(
@@ -376,7 +377,7 @@ def overview()->str: # Text
 
 # %% ../nbs/cli.ipynb #bd5acaa2
 RANGES = dict(size=(16, 8192), start_size=(16, 8192), margin=(0, 1), jobs=(-64, 1024), limit=(0, 100_000), epochs=(1, 100_000), bs=(1, 4096), lr=(1e-8, 1), valid_pct=(.001, .999),
-              seed=(0, 2**31), films=(24, 100_000), port=(1024, 65_535))
+              seed=(0, 2**31), films=(24, 100_000), port=(1024, 65_535), side=(120, 2000))
 CHOICES = dict(mode=('prompt', 'auto'), unsure=('keep', 'drop'), undecided=('keep', 'drop'), disagree=('strict', 'lenient', 'unsure', 'majority'), arch=('resnet50', 'resnet34', 'resnet18', 'efficientnet_lite0', 'tiny'), augment=('light', 'strong', 'none'),
                keep=('best', 'last'), judge_on=('valid', 'test'), precision=('auto', 'fp32', 'bf16', 'fp16'), dtype=('fp32', 'fp16'))
 

@@ -28,7 +28,7 @@ from torch import nn
 from torch.nn import functional as F
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
-from .core import atomic_path, load_film, read_manifest, read_mask
+from .core import atomic_path, load_film, read_manifest, read_mask, write_csv
 from .phantom import FAULTS, NONHANDS, make_nonhand, make_phantom
 from .segmentation import HAND_RULES, WORK_SIDE, SamSegmenter, dice, read_weights, sha256, to_sam_input
 
@@ -119,7 +119,9 @@ def _letter(m, rng):
     cv2.putText(m, c, (int(w/2 - tw/2), int(h/2 + th/2)), 0, k, 1, int(rng.uniform(3, 9)*k))
 
 def _sticks(m, rng):
-    for _ in range(rng.integers(2, 7)): cv2.line(m, *((rng.uniform(.05, .95, 2)*m.shape[::-1]).astype(int).tolist() for _ in range(2)), 1, int(rng.uniform(.02, .2)*m.shape[1]))
+    for _ in range(rng.integers(2, 7)):
+        a, b = ((rng.uniform(.05, .95, 2)*m.shape[::-1]).astype(int).tolist() for _ in range(2))
+        cv2.line(m, a, b, 1, int(rng.uniform(.02, .2)*m.shape[1]))
 
 def _blobs(m, rng):
     g = cv2.GaussianBlur(rng.normal(0, 1, m.shape), (0,0), rng.uniform(.03, .1)*m.shape[0])
@@ -146,6 +148,7 @@ def make_shape(kind:str, # key of SHAPES
     SHAPES[kind](m, rng)
     return print_shape(m > 0, rng)
 
+# %% ../nbs/hand_sam.ipynb #25e89a85
 def synthetic_film(i:int, # number of the film
                    side:int=FILM_SIDE # px
                   )->tuple: # uint8 HxW, label bits
@@ -209,63 +212,76 @@ def agreed_df(df:pd.DataFrame, # from `segment_df` by the classical segmenter
     return two.assign(mask_path=two.mask_path.where(same, two.mask_path_net), why=np.where(same, 'agree', 'sure'))[same | sure]
 
 # %% ../nbs/hand_sam.ipynb #d4a000f9
-def turn_film(img, lab, rng, side): # uint8 HxW, label bits, Generator, px -> film with longer side `side`, labels twice as large
-    "Another place, angle, size and proportion"
-    (h, w), u = img.shape, rng.random()
-    ratio = w/h*np.exp(rng.uniform(-.12, .12))
+def _turn_by(w, h, rng, side): # film px, Generator, px -> shape of the new film, zoom, 2x3 matrix from the old film into it
+    u, ratio = rng.random(), w/h*np.exp(rng.uniform(-.12, .12))
     angle = rng.uniform(-1, 1)*(15 if u < .6 else 45 if u < .85 else 180)
-    if abs(abs(angle) - 90) < 40: ratio = 1/ratio
+    if abs(abs(angle) - 90) < 40: ratio = 1/ratio   # a hand that lies
     H, W = (side, max(32, round(side*ratio))) if ratio < 1 else (max(32, round(side/ratio)), side)
-    k = side/max(h, w)*np.exp(rng.uniform(-.3, .15))
+    zoom = side/max(h, w)*np.exp(rng.uniform(-.3, .15))
     c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
-    A = np.array([[c, -s], [s, c]]) @ np.diag([k*np.exp(rng.uniform(-.07, .07))*rng.choice([-1, 1]), k])
-    M = np.hstack([A, (np.array([W, H])*(.5 + rng.normal(0, .04, 2)) - A @ [w/2, h/2])[:, None]])
-    if k < .7: img = cv2.GaussianBlur(img, (0,0), .35/k)
-    fill = 0 if rng.random() < .6 else int(np.median(img[:, :4]))
+    A = np.array([[c, -s], [s, c]]) @ np.diag([zoom*np.exp(rng.uniform(-.07, .07))*rng.choice([-1, 1]), zoom])
+    to = np.array([W, H])*(.5 + rng.normal(0, .04, 2))
+    return (H, W), zoom, np.hstack([A, (to - A @ [w/2, h/2])[:, None]])
+
+def turn_film(img:np.ndarray, # uint8 HxW
+              lab:np.ndarray, # label bits
+              rng, # Generator
+              side:int # px
+             )->tuple: # uint8 with longer side `side`, labels twice as large
+    "Another place, angle, size and proportion"
+    (H, W), zoom, M = _turn_by(*img.shape[::-1], rng, side)
+    if zoom < .7: img = cv2.GaussianBlur(img, (0,0), .35/zoom)
+    fill = 0 if rng.random() < .6 else int(np.median(img[:, :4]))   # beyond the film: black, or more of the left border
     return (cv2.warpAffine(img, M, (W, H), flags=cv2.INTER_LINEAR, borderValue=fill),
             cv2.warpAffine(lab, 2*M + [[0, 0, .5], [0, 0, .5]], (2*W, 2*H), flags=cv2.INTER_NEAREST))
 
 # %% ../nbs/hand_sam.ipynb #41bd96c0
-def _board(lab, centre, size, angle): # a turned rectangle at label size: px of the film
+def _board(lab, centre, size, angle): # labels, film px, film px, degrees -> bool like labels: a turned rectangle
     a = np.radians(angle); R = np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
     pts = (np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])/2*size) @ R.T + centre
     return cv2.fillPoly(np.zeros(lab.shape, np.uint8), [np.round(2*pts).astype(np.int32)], 1) > 0
 
 def _shrink(m): return cv2.resize(m.astype(np.float32), (m.shape[1]//2, m.shape[0]//2), interpolation=cv2.INTER_AREA)
 
-def add_plate(f, lab, rng): # float32 HxW, labels, Generator
+def add_plate(f, lab, rng): # float32 HxW, labels, Generator -> the same
     "A board, or an exposure step"
     size = np.array(f.shape[::-1])
     m = _board(lab, rng.uniform(0, 1, 2)*size, rng.uniform(.3, 1.6, 2)*size, rng.uniform(-30, 30))
     soft = cv2.GaussianBlur(_shrink(m), (0,0), rng.uniform(.5, 3))
-    return f + soft*rng.uniform(-.5, .9)*np.ptp(np.percentile(f, (2, 98)))*(.4 + .6*(1 - f/255)), lab
+    step = soft*rng.uniform(-.5, .9)*np.ptp(np.percentile(f, (2, 98)))
+    return f + step*(.4 + .6*(1 - f/255)), lab   # bright parts have less room
 
-def add_frame(f, lab, rng): # float32 HxW, labels, Generator
-    "A collimator frame close around the hand; what it hides is no hand any more"
+# %% ../nbs/hand_sam.ipynb #3eb85f8a
+def add_frame(f, lab, rng): # float32 HxW, labels, Generator -> the same
+    "A collimator frame close around the hand"
     if not (lab & HAND).any(): return f, lab
     x, y, w, h = np.array(cv2.boundingRect(lab & HAND))/2
     l, t, r, b = rng.uniform(-.02, .12, 4)*max(f.shape)
     m = _board(lab, np.array([x + (w+r-l)/2, y + (h+b-t)/2]), np.array([w+l+r, h+t+b]), rng.normal(0, 6))
-    g = rng.choice([0, 0, 1])*rng.uniform(.4, 1)*255 + rng.normal(0, 3, f.shape)
-    s = cv2.GaussianBlur(_shrink(m), (0,0), rng.uniform(.4, 1.5))
-    return f*s + g*(1-s), np.where(m, lab, FRAME).astype(np.uint8)
+    grey = rng.choice([0, 0, 1])*rng.uniform(.4, 1)*255 + rng.normal(0, 3, f.shape)
+    soft = cv2.GaussianBlur(_shrink(m), (0,0), rng.uniform(.4, 1.5))
+    return f*soft + grey*(1-soft), np.where(m, lab, FRAME).astype(np.uint8)
 
 # %% ../nbs/hand_sam.ipynb #02908666
-def add_marker(f, lab, rng): # float32 HxW, labels, Generator
+def add_marker(f, lab, rng): # float32 HxW, labels, Generator -> the same
     "A lead marker beside the hand"
     (H, W), size = f.shape, rng.uniform(.03, .14, 2)*max(f.shape)
     c = rng.uniform(.03, .97, 2)*[W, H]
     m = _board(lab, c, size, rng.uniform(-90, 90))
     if not m.any() or (lab[m] & HAND).mean() > .3: return f, lab
-    s = _shrink(m)*rng.uniform(.6, 1)
-    f = f*(1-s) + rng.choice([0, 1, 1])*rng.uniform(.6, 1)*255*s
-    ink = cv2.putText(np.zeros((H, W), np.uint8), str(rng.choice(list('LRABW3'))), (int(c[0]-size[0]/3), int(c[1]+size[1]/3)), 0, max(size.min()/28, .2), 255, 1 + int(size.min() > 14), cv2.LINE_AA)
+    soft = _shrink(m)*rng.uniform(.6, 1)
+    f = f*(1-soft) + rng.choice([0, 1, 1])*rng.uniform(.6, 1)*255*soft
+    at, scale, thick = (int(c[0]-size[0]/3), int(c[1]+size[1]/3)), max(size.min()/28, .2), 1 + int(size.min() > 14)
+    ink = cv2.putText(np.zeros((H, W), np.uint8), str(rng.choice(list('LRABW3'))), at, 0, scale, 255, thick, cv2.LINE_AA)
     return np.where(ink > 100, float(rng.choice([0, 128, 255])), f), np.where(m, MARKER, lab).astype(np.uint8)
 
+# %% ../nbs/hand_sam.ipynb #369eb16e
 def dress_film(img, lab, rng): # uint8 HxW, labels, Generator -> float HxW, labels
     "Flat contrast, plates, frames and markers, each on some films"
     f = img.astype(np.float32)
-    if rng.random() < .25: b = rng.uniform(.08, .5); f = f*b + rng.uniform(0, .6)*(1-b)*255*rng.random()
+    if rng.random() < .25:
+        b = rng.uniform(.08, .5)   # what is left of the contrast
+        f = f*b + rng.uniform(0, .6)*(1-b)*255*rng.random()
     if rng.random() < .3: f, lab = add_plate(f, lab, rng)
     if rng.random() < .35: f, lab = add_frame(f, lab, rng)
     for _ in range(rng.integers(0, 3) if rng.random() < .4 else 0): f, lab = add_marker(f, lab, rng)
@@ -282,7 +298,11 @@ def tone_film(f, rng): # float HxW, Generator -> uint8 HxW
     if rng.random() < .5: f = f + rng.normal(0, rng.uniform(.003, .04), f.shape)
     return np.clip(f*255, 0, 255).astype(np.uint8)
 
-def vary_film(img, lab, rng, side): # uint8 HxW, label bits, Generator, px -> uint8 HxW, labels twice as large
+def vary_film(img:np.ndarray, # uint8 HxW
+              lab:np.ndarray, # label bits
+              rng, # Generator
+              side:int # px
+             )->tuple: # uint8 with longer side `side`, labels twice as large
     "One training view of a film"
     f, lab = dress_film(*turn_film(img, lab, rng, side), rng)
     return tone_film(f, rng), lab
@@ -290,43 +310,57 @@ def vary_film(img, lab, rng, side): # uint8 HxW, label bits, Generator, px -> ui
 # %% ../nbs/hand_sam.ipynb #35f9fe03
 LAYOUTS = 'box', 'box', 'box+point', 'middle', 'points1', 'points1', 'points1', 'points2', 'points3'  # drawn evenly, beside 'film'
 
-def _points(m, rng, n=1): # (x, y) inside a mask, off its rim where there is room
+def _points(m, rng, n=1): # bool HxW, Generator, points -> nx2 (x, y) inside the mask, off its rim where there is room
     e = cv2.erode(m.astype(np.uint8), np.ones((5, 5), np.uint8))
     ys, xs = np.nonzero(e if e.any() else m)
     i = rng.integers(0, len(ys), n)
     return np.stack([xs[i], ys[i]], 1)
 
-def _box(m, rng, jitter, shape): # xyxy around a mask, each side moved by up to `jitter` of its length
+def _box(m, rng, jitter, shape): # bool HxW, Generator, share of a side, (height, width) -> xyxy around the mask
     x, y, w, h = cv2.boundingRect(m.astype(np.uint8))
     return np.clip([x, y, x+w, y+h] + rng.uniform(-1, 1, 4)*jitter*np.array([w, h, w, h]), 0, [shape[1], shape[0]]*2)
 
-def middle_points(shape)->np.ndarray: # (height, width) -> 3x2 (x, y)
+def middle_points(shape:tuple # (height, width)
+                 )->np.ndarray: # 3x2 (x, y)
     "Three points where a hand is likely to be"
     h, w = shape
     return np.array([[w/2, h/2], [w/2, .4*h], [w/2, .65*h]])
 
-# %% ../nbs/hand_sam.ipynb #205ca6e3
-def draw_prompt(lab, rng, layout, marked=True): # labels (twice the film's size), Generator, layout, whether markers are labelled -> points, box (film px), label bit or None
-    "A prompt of a layout and what it asks for"
-    q = lab[::4, ::4]; half = q.shape; shape = np.array(lab.shape)/2
-    hand, others = (q & HAND) > 0, [b for b in (MARKER, SECOND, FRAME) if ((q & b) > 0).sum() > 12]
-    has = HAND if hand.sum() > 20 else None
-    if layout == 'film': return None, np.array([0, 0, *shape[::-1]]), has
-    if layout == 'middle':
-        pts = middle_points(shape)
-        return pts, None, has if has and hand[tuple(np.minimum(pts[:, ::-1]/2, np.array(half)-1).astype(int).T)].any() else None
-    if layout.startswith('box'): return _draw_box(q, rng, '+' in layout, has, [b for b in others if b != FRAME])
-    n, b = int(layout[-1]), rng.choice([HAND]*3 + others*2 + [0] if has else [0])
-    if b: return 2.*_points((q & b) > 0, rng, n), None, int(b)
-    free = (q == 0) if marked else (q == 0) & (cv2.dilate(hand.astype(np.uint8), np.ones((9, 9))) == 0)
-    return (2.*_points(free, rng, n) if free.any() else np.zeros((n, 2))), None, None
-
-def _draw_box(q, rng, point, has, others):
+# %% ../nbs/hand_sam.ipynb #45a70ac2
+def _draw_box(q, rng, point, has, others): # labels at half the film's size, Generator, with a point?, HAND or None, other bits
     if has:
         b = int(rng.choice([HAND]*3 + others)); m = (q & b) > 0
         return (2.*_points(m, rng) if point else None), 2*_box(m, rng, .08, q.shape), b
     a, b = np.sort(rng.uniform(0, 1, (2, 2)), 0)*q.shape[::-1]*2
     return ((a + b)[None]/2 if point else None), np.concatenate([a, b]), None
+
+def _draw_points(q, rng, n, has, others, marked): # the same, and how many points
+    b = rng.choice([HAND]*3 + others*2 + [0] if has else [0])
+    if b: return 2.*_points((q & b) > 0, rng, n), None, int(b)
+    free = q == 0
+    if not marked: free &= cv2.dilate(q & HAND, np.ones((9, 9))) == 0
+    return (2.*_points(free, rng, n) if free.any() else np.zeros((n, 2))), None, None
+
+def _on(q, pts): # does one of the points, in film px, lie on the hand?
+    x, y = np.minimum(pts/2, np.array(q.shape[::-1]) - 1).astype(int).T
+    return bool(((q[y, x] & HAND) > 0).any())
+
+# %% ../nbs/hand_sam.ipynb #205ca6e3
+def draw_prompt(lab:np.ndarray, # label bits, twice the film's size
+                rng, # Generator
+                layout:str, # 'film' or one of LAYOUTS
+                marked:bool=True # whether markers are labelled
+               )->tuple: # points nx2 or None, box xyxy or None (film px), label bit or None
+    "A prompt and what it asks for"
+    q, shape = lab[::4, ::4], np.array(lab.shape)/2
+    others = [b for b in (MARKER, SECOND, FRAME) if ((q & b) > 0).sum() > 12]
+    has = HAND if ((q & HAND) > 0).sum() > 20 else None
+    if layout == 'film': return None, np.array([0, 0, *shape[::-1]]), has
+    if layout == 'middle':
+        pts = middle_points(shape)
+        return pts, None, has if has and _on(q, pts) else None
+    if layout.startswith('box'): return _draw_box(q, rng, '+' in layout, has, [b for b in others if b != FRAME])
+    return _draw_points(q, rng, int(layout[-1]), has, others, marked)
 
 # %% ../nbs/hand_sam.ipynb #12212375
 def decode(sam, emb, tokens, dense): # Sam, BxCxhxw, BxNxC, BxCxhxw -> logits Bx4x4hx4w, predicted IoU Bx4
@@ -339,18 +373,30 @@ def decode(sam, emb, tokens, dense): # Sam, BxCxhxw, BxNxC, BxCxhxw -> logits Bx
     return (hyper @ up.flatten(2)).view(b, -1, 4*h, 4*w), d.iou_prediction_head(hs[:, 0])
 
 # %% ../nbs/hand_sam.ipynb #4f49f9da
-def mask_loss(logits, iou, target, valid, there): # Bx4xhxw, Bx4, shares Bxhxw, Bxhxw, B: 1 where an object is -> masks, score, Dice of the best mask
-    "Focal and Dice on the best mask, squared error on the score"
-    t, v, p = target[:, None], valid[:, None], torch.sigmoid(logits)
+def _mask_losses(logits, t, v): # Bx4xhxw, Bx1xhxw, Bx1xhxw -> Bx4
+    p = torch.sigmoid(logits)
     bce = F.binary_cross_entropy_with_logits(logits, t.expand_as(logits), reduction='none')
     focal = (bce*(.75*(1 - p*t - (1-p)*(1-t))**2 + .25)*v).sum((2, 3))/v.sum((2, 3))
-    soft = 1 - (2*(p*t*v).sum((2, 3)) + 1)/((p*v).sum((2, 3)) + (t*v).sum((2, 3)) + 1)
-    each = 5*focal + soft
+    soft_dice = (2*(p*t*v).sum((2, 3)) + 1)/((p*v).sum((2, 3)) + (t*v).sum((2, 3)) + 1)
+    return 5*focal + 1 - soft_dice
+
+@torch.no_grad()
+def _true_iou(logits, t, v, there): # the same, B -> Bx4; 0 where no object is
+    a, b = (logits > 0) & (v > 0), (t > .5) & (v > 0)
+    return (a & b).sum((2, 3))/(a | b).sum((2, 3)).clamp(min=1)*there[:, None]
+
+# %% ../nbs/hand_sam.ipynb #87b8a4c5
+def mask_loss(logits:torch.Tensor, # Bx4xhxw
+              iou:torch.Tensor, # Bx4, the learned score
+              target:torch.Tensor, # Bxhxw, share of each mask pixel that the object covers
+              valid:torch.Tensor, # Bxhxw, 1 inside the film, 0 on the padding
+              there:torch.Tensor # B, 1 where there is an object
+             )->tuple: # loss of the masks, loss of the score, Dice of the best mask
+    "Focal and Dice on the best mask, squared error on the score"
+    t, v = target[:, None], valid[:, None]
+    each, true = _mask_losses(logits, t, v), _true_iou(logits, t, v, there)
     best = each[:, 1:].min(1).values + .05*each[:, 1:].mean(1) + .5*each[:, 0]
-    with torch.no_grad():
-        a, b = (logits > 0) & (v > 0), (t > .5) & (v > 0)
-        true = (a & b).sum((2, 3))/(a | b).sum((2, 3)).clamp(min=1)*there[:, None]
-        d = (2*true/(1 + true))[there > 0, 1:].max(1).values.mean() if there.any() else torch.tensor(torch.nan)
+    d = (2*true/(1 + true))[there > 0, 1:].max(1).values.mean() if there.any() else torch.tensor(torch.nan)
     return (best*there).sum()/there.sum().clamp(min=1), F.mse_loss(iou, true), float(d)
 
 # %% ../nbs/hand_sam.ipynb #aded03ab
@@ -496,7 +542,7 @@ def film_sources(df=None, # sure films; None: phantoms only
 
 # %% ../nbs/hand_sam.ipynb #f4b95ab5
 STAGES  = dict(size=(192, 256, 320), steps=(860, 340, 130), decay=(0, 200, 100), lr=(1e-3, 1e-3, 7e-4)) # from nothing
-FURTHER = dict(size=(320,), steps=(1400,), decay=(1000,), lr=(5e-4,))                                   # from weights
+FURTHER = dict(size=(320,), steps=(1000,), decay=(700,), lr=(5e-4,))                                   # from weights
 
 def train_stages(df, # films to learn from; None: phantoms only
                  out, # folder for checkpoints
@@ -507,7 +553,8 @@ def train_stages(df, # films to learn from; None: phantoms only
     src = film_sources(df, synthetic=max(16, round(2000*min(scale, 1))))
     for i, (size, steps, decay, lr) in enumerate(zip(*(FURTHER if init else STAGES).values())):
         say = lambda *o: print(f'{size} px, step %d, Dice %.4f, rate %.1e' % o, flush=True)
-        init = fit_hand_sam(hand_vit_tiny(size, seed=0), src, max(1, round(steps*scale)), path=Path(out)/f'{size}.pt', init=init, decay=round(decay*scale), lr=lr, seed=2*i, log=say)
+        init = fit_hand_sam(hand_vit_tiny(size, seed=0), src, max(1, round(steps*scale)), path=Path(out)/f'{size}.pt', init=init,
+                            decay=round(decay*scale), lr=lr, seed=2*i, log=say)
     return init
 
 # %% ../nbs/hand_sam.ipynb #1abee701
@@ -522,8 +569,8 @@ def training_films(table, # segmented.csv by the classical segmenter
     if n: df = balanced_df(df, n)
     return agreed_df(df, read_manifest(net)) if net else sure_df(df).assign(why='sure')
 
-def main(argv=None): # command line
-    "Train a hand SAM from a segmented table"
+# %% ../nbs/hand_sam.ipynb #9c33f72b
+def _options(): # -> ArgumentParser
     p = argparse.ArgumentParser(prog='python -m boneage.hand_sam', description=main.__doc__)
     p.add_argument('table', help='segmented.csv by the classical segmenter, or "none" for phantoms only')
     p.add_argument('out', help='folder for checkpoints and weights')
@@ -532,14 +579,19 @@ def main(argv=None): # command line
     p.add_argument('--leave-out', help='masks.json with films to measure on')
     p.add_argument('--init', help='weights to begin with')
     p.add_argument('--scale', type=float, default=1., help='more or fewer steps')
-    a = p.parse_args(argv)
+    return p
+
+def main(argv:list|None=None): # words of the command line; None: those the program was started with
+    "Train a hand SAM from a segmented table"
+    a = _options().parse_args(argv)
     ids = [f['id'] for f in json.loads(Path(a.leave_out).read_text())['films']] if a.leave_out else []
     df = None if a.table == 'none' else training_films(a.table, a.net, ids, a.films)
+    films = {} if df is None else df.why.value_counts().to_dict()
     Path(a.out).mkdir(parents=True, exist_ok=True)
-    print(0 if df is None else df.why.value_counts().to_dict(), flush=True)
+    if df is not None: write_csv(df[['id', 'why']], Path(a.out)/'films.csv')
+    print(films, flush=True)
     mean = train_stages(df, a.out, read_weights(a.init) if a.init else None, a.scale)
-    card = dict(name='hand_vit_tiny', films={} if df is None else df.why.value_counts().to_dict(), drawn=a.films, init=sha256(a.init) if a.init else None,
-                stages=FURTHER if a.init else STAGES, scale=a.scale)
+    card = dict(name='hand_vit_tiny', films=films, drawn=a.films, init=sha256(a.init) if a.init else None, stages=FURTHER if a.init else STAGES, scale=a.scale)
     print(save_hand_sam(mean, Path(a.out)/'hand_vit_tiny.safetensors', card))
 
 if __name__ == '__main__' and '__file__' in globals(): main()

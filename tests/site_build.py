@@ -35,7 +35,7 @@ def readme():
     text, pics = [], {}
     for i, c in enumerate(json.loads((ROOT/'nbs/index.ipynb').read_text('utf-8'))['cells']):
         src = ''.join(c['source'])
-        if c['cell_type'] == 'markdown': text.append(re.sub(r'\((\w+)\.ipynb\)', r'(nbs/\1.ipynb)', src))
+        if c['cell_type'] == 'markdown': text.append(re.sub(r'\(([\w/]+)\.ipynb\)', r'(nbs/\1.ipynb)', src))
         for o in c.get('outputs', []):
             if 'image/png' not in o.get('data', {}): continue
             name = f'index_files/figure-commonmark/cell-{i+1}-output-1.png'
