@@ -5,7 +5,7 @@ import numpy as np, pandas as pd, pytest
 from boneage import core, predict as p, train_fastai as t
 from boneage.cropping import crop_df, crop_film
 from boneage.phantom import make_nonhand, make_phantom, phantom_df
-from boneage.segmentation import ClassicalSegmenter, segment_df
+from boneage.segmentation import DEFAULT_SEGMENTER, get_segmenter, segment_df
 
 ODD = dict(margin=.1, background='median', contrast=None)  # a crop that is not the default
 
@@ -48,7 +48,7 @@ def test_the_network_sees_the_crop_of_the_card(world, predictor):
     path, sex = film(world, 2)
     r = predictor.predict(path, sex=sex)
     pixels = core.load_radiograph(path).pixels
-    mask = ClassicalSegmenter().segment(pixels).mask
+    mask = get_segmenter().segment(pixels).mask
     np.testing.assert_array_equal(r.crop.pixels, crop_film(pixels, mask, 96, **ODD).pixels)
     assert (r.crop.pixels != crop_film(pixels, mask, 96).pixels).any(), 'the defaults would give another crop'
 
@@ -200,7 +200,7 @@ def test_masks_of_another_segmenter_are_noted(world, tmp_path):
 
 def test_card_segmenter_is_the_default(world, tmp_path):
     def named(*names): return p.card_segmenter(t.load_release(copy_with(world, tmp_path, segmenter=list(names))))
-    assert (named('vit_b'), named(), named('vit_b', 'vit_h'), named('scissors')) == ('vit_b', 'classical', 'classical', 'classical')
+    assert (named('vit_b'), named(), named('vit_b', 'vit_h'), named('scissors')) == ('vit_b', DEFAULT_SEGMENTER, DEFAULT_SEGMENTER, DEFAULT_SEGMENTER)
 
 def test_two_models_in_a_folder_must_be_told_apart(world, tmp_path):
     copy_with(world, tmp_path)
