@@ -6,10 +6,10 @@ Docs: https://boneage.github.io/boneage/cli.html.md"""
 
 # %% auto #0
 __all__ = ['OK', 'FAILED', 'USAGE', 'SOME_FAILED', 'STOPPED', 'STEPS', 'COMMANDS', 'RANGES', 'CHOICES', 'WORDS', 'PLACE', 'rsna',
-           'segment', 'crop', 'qc', 'train', 'evaluate', 'predict', 'demo', 'overview', 'main']
+           'segment', 'crop', 'qc', 'review', 'train', 'evaluate', 'predict', 'demo', 'overview', 'main']
 
 # %% ../nbs/cli.ipynb #b69123c5
-"The `boneage` command: demo, rsna, segment, crop, qc, train, evaluate, predict."
+"The `boneage` command: demo, rsna, segment, crop, qc, review, train, evaluate, predict."
 
 # %% ../nbs/cli.ipynb #e447605b
 import errno, json, os, sys, time, warnings
@@ -88,6 +88,7 @@ def _with(df, *columns): # a table in which every film failed lacks the columns 
 def rsna(
     folder:str, # Folder with the RSNA files in any layout, or where --download shall put them
     out:str='data/rsna/films.csv', # Table to write; missing.csv goes beside it
+    holdout:bool=False, # Mark the tenth of the training films that the library's weights have never seen as split test
     download:bool=False, # Fetch the public training and validation archives first (11 GB)
 ):
     "Make a table from the files of the RSNA Pediatric Bone Age Challenge 2017"
@@ -95,10 +96,12 @@ def rsna(
     if download: r.download_rsna(folder)
     df = r.rsna_manifest(folder, verbose=False)
     missing, test = r.missing_df(df), df[df.split == 'test']
+    if holdout: df = r.hold_out(df)
     _save(df, out)
     with _writing(Path(out).with_name('missing.csv')): core.write_csv(missing, Path(out).with_name('missing.csv'))
     _say(df.attrs['summary'])
     if len(test): _say(f'test truth: {r.truth_name(test)}')
+    if holdout: _say(f"{len(r.holdout_ids() & set(df['id']))} training films set apart as split test")
     _say(f"{out}: {len(df)} films; {Path(out).with_name('missing.csv')}: {len(missing)} without a match")
 
 # %% ../nbs/cli.ipynb #3b244f68
@@ -165,38 +168,64 @@ def _crop_made(df): # how the crops of a table were made: arguments of `crop_fil
 def qc(
     table:str, # cropped.csv
     out:str=None, # Workspace folder: qc.csv and qc.html; without it the table's folder
-    decisions:str=None, # CSV of a reviewer: write kept.csv with the films that stay
+    decisions:str=None, # CSV of one or more reviewers: write kept.csv with the films that stay
     unsure:str='keep', # What to do with films marked unsure: keep or drop
+    undecided:str='keep', # What to do with films nobody decided: keep or drop
+    disagree:str='strict', # Where reviewers differ: strict (reject wins), lenient (keep wins), unsure or majority
     limit:int=200, # Films on the contact sheet, worst first
     jobs:int=1, # Processes; -1 uses all cores
 ):
     "Flag doubtful films, worst first; apply a reviewer's decisions"
     from boneage import qc_widgets as q
     t0, df, out = time.time(), _table(table, 'cropped.csv'), Path(out or _home(table))
-    kept = q.apply_qc(df, decisions, unsure) if decisions else None
+    kept = q.apply_qc(df, decisions, unsure, undecided=undecided, disagree=disagree) if decisions else None
     with _writing(out): out.mkdir(parents=True, exist_ok=True)
     with _about(table): flagged = q.qc_flags(df, out, n_jobs=jobs)
     _save(flagged, out/'qc.csv')
     with _writing(out/'qc.html'): q.contact_sheet_html(flagged, out/'qc.html', limit)
     _say(q.qc_summary(flagged).to_string())
     _say(f"{out/'qc.csv'} and {out/'qc.html'}: {len(df)} films, worst first ({_pace(len(df), t0)})")
-    if kept is None: return
-    _save(kept, out/'kept.csv')
-    _say(f"{out/'kept.csv'}: {len(kept)} of {len(df)} films stay")
+    if kept is not None: _say_kept(df, kept, decisions, out/'kept.csv')
+
+def _say_kept(df, kept, decisions, path):
+    from boneage import qc_widgets as q
+    _save(kept, path)
+    _say(f'{path}: {len(kept)} of {len(df)} films stay')
+    pairs = q.paired_decisions(decisions)
+    if len(pairs.columns) == 2 and len(pairs.dropna()): _say(f'{q.agreement(decisions)}; they differ on {len(q.disagreements(df, decisions))}')
+
+# %% ../nbs/cli.ipynb #59afb414
+def review(
+    table:str, # qc.csv, or the folder that holds it
+    decisions:str='', # CSV to append to; without it decisions.csv beside the table
+    reviewer:str='', # Name written with every decision; without it the page asks
+    side:int=480, # Longest side of a picture, px
+    port:int=8866, # Of the page on this computer
+    dark:bool=False, # Light letters on dark
+    no_browser:bool=False, # Print the address only
+):
+    "Look at the flagged films in a page of the browser, and keep or reject them"
+    from boneage import core, qc_widgets as q
+    path = _csv(table, 'qc.csv')
+    if not path.is_file(): raise FileNotFoundError(f'{path}: no table of flagged films; run `boneage qc` first')
+    core.read_manifest(path, ('id', 'path'))
+    return q.serve_review(path, decisions, reviewer, side=side, port=port, dark=dark, browser=not no_browser)
 
 # %% ../nbs/cli.ipynb #9615d38f
 def train(
     table:str, # cropped.csv or kept.csv, with sex and age_months
     out:str='work/model', # Folder for checkpoint, curves, the released model and predictions.csv on the held-out films
-    arch:str='resnet50', # Network: resnet50, resnet34, resnet18 or tiny
+    arch:str='resnet50', # Network: resnet50, resnet34, resnet18, efficientnet_lite0 or tiny
     weights:str='imagenet', # Start: imagenet, none, or a file
     size:int=256, # Side of the network's input, px
+    start_size:int=None, # Side in the first epochs, px: smaller films first are quicker; without it the full side
     epochs:int=20, # Passes over the training films
     bs:int=32, # Films in a batch
     lr:float=None, # Highest learning rate; without it the one that suits the network
-    augment:str='light', # Augmentation: light or none
+    augment:str='light', # Augmentation: light, strong or none
     valid_pct:float=.2, # Share held out where the table has no validation rows
     keep:str='best', # Release the best epoch, chosen on the held-out films, or the last
+    judge_on:str='valid', # Films that the model's error and intervals come from: valid, or test for those the table sets apart
     precision:str='auto', # auto, fp32, bf16 or fp16
     seed:int=42, # Of split, network, order and augmentation
     restart:bool=False, # Begin again instead of going on with what the folder holds
@@ -208,8 +237,8 @@ def train(
     crop, weights = _crop_made(df), None if weights == 'none' else weights
     with _writing(out): Path(out).mkdir(parents=True, exist_ok=True)
     from boneage import train_fastai as t
-    with _about(table), _checkpoints(out): run = t.train_df(df, out, arch=arch, weights=weights, size=size, epochs=epochs, bs=bs, lr=lr, augment=augment, valid_pct=valid_pct,
-        keep=keep, precision=precision, seed=seed, name=name, dtype=dtype, crop=crop, resume=not restart, log=_say)
+    with _about(table), _checkpoints(out): run = t.train_df(df, out, arch=arch, weights=weights, size=size, start_size=start_size, epochs=epochs, bs=bs, lr=lr, augment=augment, valid_pct=valid_pct,
+        keep=keep, judge_on=judge_on, precision=precision, seed=seed, name=name, dtype=dtype, crop=crop, cache=out, resume=not restart, log=_say)
     _save(run.valid, Path(out)/'predictions.csv')
     for why, n in run.left_out.why.value_counts().items(): _say(f'  {n} films left out: {why}')
     _say(f"{run.release}: {len(run.valid)} held-out films in {Path(out)/'predictions.csv'}")
@@ -286,8 +315,8 @@ def _predict_one(predictor, film, sex, picture):
 # %% ../nbs/cli.ipynb #d822b01d
 def demo(
     out:str='data/demo', # Folder for everything it makes
-    films:int=128, # Synthetic films to draw, some with a fault
-    epochs:int=40, # Passes of the small network over the training films
+    films:int=300, # Synthetic films to draw, some with a fault
+    epochs:int=60, # Passes of the small network over the training films
     size:int=96, # Side of the network's input, px
     seed:int=0, # For films, split and training
     jobs:int=2, # Processes
@@ -335,7 +364,7 @@ def _demo_reading(out): # one film as `boneage predict` reads it
     return _predict_one(p.BoneAgePredictor(out/'model'/'demo'), row.path, row.sex, out/'reading.png')
 
 # %% ../nbs/cli.ipynb #1f5a40fd
-COMMANDS = {f.__name__: f for f in (demo, rsna, segment, crop, qc, train, evaluate, predict)}
+COMMANDS = {f.__name__: f for f in (demo, rsna, segment, crop, qc, review, train, evaluate, predict)}
 
 def _version():
     import boneage
@@ -347,10 +376,10 @@ def overview()->str: # Text
     return f'{_version()}: bone age from left-hand radiographs. Research use only, not a medical device.\n\nboneage COMMAND --help\n\n{rows}'
 
 # %% ../nbs/cli.ipynb #bd5acaa2
-RANGES = dict(size=(16, 8192), margin=(0, 1), jobs=(-64, 1024), limit=(0, 100_000), epochs=(1, 100_000), bs=(1, 4096), lr=(1e-8, 1), valid_pct=(.001, .999),
-              seed=(0, 2**31), films=(24, 100_000))
-CHOICES = dict(mode=('prompt', 'auto'), unsure=('keep', 'drop'), arch=('resnet50', 'resnet34', 'resnet18', 'tiny'), augment=('light', 'none'),
-               keep=('best', 'last'), precision=('auto', 'fp32', 'bf16', 'fp16'), dtype=('fp32', 'fp16'))
+RANGES = dict(size=(16, 8192), start_size=(16, 8192), margin=(0, 1), jobs=(-64, 1024), limit=(0, 100_000), epochs=(1, 100_000), bs=(1, 4096), lr=(1e-8, 1), valid_pct=(.001, .999),
+              seed=(0, 2**31), films=(24, 100_000), port=(1024, 65_535), side=(120, 2000))
+CHOICES = dict(mode=('prompt', 'auto'), unsure=('keep', 'drop'), undecided=('keep', 'drop'), disagree=('strict', 'lenient', 'unsure', 'majority'), arch=('resnet50', 'resnet34', 'resnet18', 'efficientnet_lite0', 'tiny'), augment=('light', 'strong', 'none'),
+               keep=('best', 'last'), judge_on=('valid', 'test'), precision=('auto', 'fp32', 'bf16', 'fp16'), dtype=('fp32', 'fp16'))
 
 def _bad_value(args): # what is wrong with the options, '' if nothing
     for k, v in args.items():

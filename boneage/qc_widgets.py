@@ -6,26 +6,30 @@ Docs: https://boneage.github.io/boneage/qc_widgets.html.md"""
 
 # %% auto #0
 __all__ = ['TWIN_BITS', 'SIDE', 'Flag', 'FLAGS', 'TWIN_CORR', 'DECISION_COLS', 'CHOICES', 'TAIL', 'PAGE', 'REASONS', 'KEYS',
-           'THUMB', 'REACT_MS', 'SHEET_CSS', 'STRICT', 'palm', 'disk', 'morph', 'thin_parts', 'tip_angle',
-           'find_fingers', 'hand_angle', 'in_hand', 'thumb_left', 'wrist_reach', 'edge_contact', 'bright_beside',
-           'patchy_surround', 'empty_outline', 'goes_on', 'exposure', 'edges', 'silhouette', 'dhash', 'nearest_hash',
-           'measure_film', 'text', 'measure_row', 'flag_table', 'flag_scores', 'rank_films', 'same_film', 'find_twins',
-           'qc_measure', 'qc_flags', 'qc_summary', 'triage_curve', 'found_in', 'plot_triage', 'utc_now', 'decode_lines',
-           'read_decisions', 'parse_decision', 'lock_file', 'csv_line', 'append_rows', 'Decisions', 'ReviewQueue',
-           'jpeg', 'message_card', 'read_crop', 'film_pair', 'PictureStore', 'need_widgets', 'QCReviewer', 'esc',
-           'chip', 'review_app', 'open_review', 'card_html', 'contact_sheet_html', 'contact_sheet', 'all_decisions',
-           'settle', 'join_qc', 'apply_qc', 'paired_decisions', 'disagreements', 'Agreement', 'agreement']
+           'THUMB', 'REACT_MS', 'APP', 'SHEET_CSS', 'STRICT', 'remember', 'palm', 'disk', 'grow', 'morph', 'thin_parts',
+           'tip_angle', 'find_fingers', 'hand_angle', 'in_hand', 'thumb_left', 'wrist_reach', 'finger_reach',
+           'edge_contact', 'bright_beside', 'patchy_surround', 'empty_outline', 'skin_outside', 'hard_outline',
+           'goes_on', 'exposure', 'edges', 'texture', 'silhouette', 'dhash', 'nearest_hash', 'text', 'read_crop',
+           'crop_match', 'square', 'measure_film', 'measure_row', 'flag_table', 'flag_scores', 'rank_films',
+           'same_film', 'find_twins', 'qc_measure', 'qc_flags', 'qc_summary', 'triage_curve', 'found_in', 'plot_triage',
+           'utc_now', 'decode_lines', 'read_decisions', 'parse_decision', 'lock_file', 'csv_line', 'append_rows',
+           'Decisions', 'ReviewQueue', 'jpeg', 'message_card', 'film_pair', 'brighten', 'PictureStore', 'need_widgets',
+           'QCReviewer', 'esc', 'chip', 'review_app', 'open_review', 'write_app', 'serve_review', 'card_html',
+           'contact_sheet_html', 'contact_sheet', 'all_decisions', 'settle', 'join_qc', 'apply_qc', 'paired_decisions',
+           'disagreements', 'Agreement', 'agreement']
 
 # %% ../nbs/02_qc_widgets.ipynb #e9446c9e
 "Flags doubtful films in a radiologist's words, shows them worst first, and keeps every decision a person makes."
 
 # %% ../nbs/02_qc_widgets.ipynb #064c2e32
-import base64,csv,html,os,re,tempfile,time
+import base64,csv,html,json,os,re,subprocess,sys,tempfile,time
 import cv2,numpy as np,pandas as pd
 from collections import OrderedDict,namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime,timezone
+from functools import lru_cache,wraps
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import parse_qs
 from fastcore.basics import patch
@@ -34,6 +38,11 @@ from .core import (FilmError,ManifestError,atomic_path,load_film,months2ym,outli
     show_films,shrink)
 
 # %% ../nbs/02_qc_widgets.ipynb #3aa5c904
+def remember(f): # what depends on the mask alone is asked for by many measures, and computed once
+    known = lru_cache(8)(lambda shape,raw: f(np.frombuffer(raw,bool).reshape(shape)))
+    return wraps(f)(lambda mask: known(mask.shape, np.asarray(mask,bool).tobytes()))
+
+@remember
 def palm(
     mask:np.ndarray, # bool HxW
 )->tuple: # (y, x), radius in px
@@ -45,13 +54,17 @@ def palm(
 # %% ../nbs/02_qc_widgets.ipynb #bff1f7e8
 def disk(r): return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2*max(1,round(r))+1,)*2)
 
+def grow(mask, r): # everything within r px of the mask
+    return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5) <= max(1,round(r))+.3
+
 def morph(
     mask:np.ndarray, # bool HxW
     op:int, # cv2.MORPH_OPEN, _CLOSE, _DILATE or _ERODE
     r:float, # radius of the disk, px
 )->np.ndarray: # bool HxW
-    "Morphology with a disk, on boolean masks."
-    return cv2.morphologyEx(mask.astype(np.uint8), op, disk(r)).astype(bool)
+    "Morphology with a disk, on boolean masks; its time does not depend on the radius."
+    more,less = (lambda m: grow(m,r)),(lambda m: ~grow(~m,r))
+    return dict(zip((cv2.MORPH_DILATE,cv2.MORPH_ERODE,cv2.MORPH_OPEN,cv2.MORPH_CLOSE), (more,less,lambda m: more(less(m)),lambda m: less(more(m)))))[op](mask)
 
 # %% ../nbs/02_qc_widgets.ipynb #bfc4c22a
 def thin_parts(
@@ -77,6 +90,7 @@ def tip_angle(
     ty,tx = np.average([t for _,t in tips], axis=0, weights=[a for a,_ in tips])
     return float(np.degrees(np.arctan2(tx-centre[1], centre[0]-ty)))
 
+@remember
 def find_fingers(
     mask:np.ndarray, # bool HxW
 )->list: # list of (area in palm areas, (y, x) of the tip)
@@ -129,6 +143,14 @@ def wrist_reach(
 )->float: # palm radii; the outline of the palm itself is at 1
     "How far the mask goes on from the centre of the palm, away from the fingers."
     return float(-np.percentile(in_hand(np.argwhere(mask), mask, angle)[:,1], .2))
+
+# %% ../nbs/02_qc_widgets.ipynb #2ea0fd4e
+def finger_reach(
+    mask:np.ndarray, # bool HxW
+    angle:float, # direction of the fingers, degrees from upright
+)->float: # palm radii; 0 without fingers
+    "How far the longest finger reaches from the centre of the palm."
+    return max((float(np.hypot(*in_hand([t],mask,angle)[0])) for _,t in find_fingers(mask)), default=0.)
 
 # %% ../nbs/02_qc_widgets.ipynb #169829ce
 def edge_contact(
@@ -184,6 +206,32 @@ def empty_outline(
     step = (near(mask)-near(~mask))[tuple(yx.T)]
     return float((step < .15*max(np.median(step),2)).sum()/r)
 
+# %% ../nbs/02_qc_widgets.ipynb #eb2a1576
+def skin_outside(
+    pixels:np.ndarray, # uint8 HxW, bone bright
+    mask:np.ndarray, # bool HxW
+)->float: # about 0: outline at the skin; 1: inside the hand
+    "How bright the film is just outside the outline, between the surround and the rim of the hand."
+    p,r = cv2.GaussianBlur(pixels,(0,0),1),palm(mask)[1]
+    d = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)/r
+    near,far,rim = (d>.03)&(d<.12),(d>.3)&(d<.5),mask & ~morph(mask,cv2.MORPH_ERODE,.1*r)
+    if not (near.any() and far.any() and rim.any()): return 0.
+    near,far,rim = (np.median(p[o]) for o in (near,far,rim))
+    return float((near-far)/max(rim-far,4))
+
+# %% ../nbs/02_qc_widgets.ipynb #2a89ba8e
+def hard_outline(
+    pixels:np.ndarray, # uint8 HxW, bone bright
+    mask:np.ndarray, # bool HxW
+    angle:float, # direction of the fingers, degrees from upright
+)->float: # length of outline much steeper than the rest, palm radii; the wrist does not count
+    "How much of the outline is cut and not skin."
+    r,p = palm(mask)[1],cv2.GaussianBlur(pixels.astype(np.float32),(0,0),.7)
+    slope = cv2.dilate(np.hypot(cv2.Sobel(p,cv2.CV_32F,1,0), cv2.Sobel(p,cv2.CV_32F,0,1)), np.ones((2*max(1,int(.03*r))+1,)*2,np.uint8))
+    yx = np.argwhere(mask & ~morph(mask, cv2.MORPH_ERODE, 1))
+    slope = slope[tuple(yx[in_hand(yx,mask,angle)[:,1]>-.5].T)]
+    return float((slope > 2.5*max(np.median(slope),4)).sum()/r) if len(slope)>=20 else 0.
+
 # %% ../nbs/02_qc_widgets.ipynb #362950f0
 def goes_on(
     pixels:np.ndarray, # uint8 HxW, bone bright
@@ -200,51 +248,69 @@ def goes_on(
     d = cv2.distanceTransform((~m).astype(np.uint8), cv2.DIST_L2, 5)
     left = morph((d>.05*r) & (hat>max(.25*np.median(thin),2)) & (along>.3), cv2.MORPH_OPEN, .06*r)
     lab = cv2.connectedComponents(left.astype(np.uint8), connectivity=4)[1]
-    size,near = np.bincount(lab.ravel()),np.bincount(lab[d<.15*r], minlength=lab.max()+1)
-    ok = [i for i in np.flatnonzero(near>.1*r) if i and np.median(hat[lab==i]) < 2*np.percentile(thin,95)]
-    return float(np.minimum(size[ok]/r**2, 1).sum())
+    return float(sum(min((lab==i).sum()/r**2, 1) for i in range(1,lab.max()+1) if _joined(lab==i, d/r, hat, thin)))
+
+def _joined(piece, away, hat, thin): # as bright as fingers are, and without a dark gap to the outline
+    beside = grow(piece, .2*np.sqrt(piece.sum())) & (away<.1)
+    edge = beside & (away>0)
+    if edge.sum() < .3*np.sqrt(piece.sum()) or np.median(hat[piece]) > 2*np.percentile(thin,95): return False
+    return np.median(hat[edge]) > .6*np.median(hat[piece])
 
 # %% ../nbs/02_qc_widgets.ipynb #6b937d93
 def exposure(
     pixels:np.ndarray, # uint8 HxW, bone bright
     mask:np.ndarray, # bool HxW
-)->dict: # level, contrast, skin_step (grey levels), skin (step over contrast), white (share of the hand)
-    "Brightness, contrast and saturation inside the mask, and the step at the skin."
+)->dict: # level, contrast, skin_step, around (grey levels), skin (step over contrast), white (share of the hand)
+    "Brightness, contrast and saturation inside the mask, the step at the skin, and how bright the surround is."
     r,p = palm(mask)[1],cv2.GaussianBlur(pixels,(0,0),1)
-    grow = lambda f: morph(mask, cv2.MORPH_DILATE, f*r)
-    rim,ring = mask & ~morph(mask,cv2.MORPH_ERODE,.1*r),grow(.35) & ~grow(.05)
-    step = np.median(p[rim if rim.any() else mask])-(np.median(p[ring]) if ring.any() else 0.)
+    wide = lambda f: morph(mask, cv2.MORPH_DILATE, f*r)
+    rim,ring = mask & ~morph(mask,cv2.MORPH_ERODE,.1*r),wide(.35) & ~wide(.05)
+    around = np.median(p[ring]) if ring.any() else 0.
+    step = np.median(p[rim if rim.any() else mask])-around
     lo,mid,hi = np.percentile(pixels[mask], [5,50,95])
-    return dict(level=mid, contrast=hi-lo, skin_step=step, skin=step/max(hi-lo,5), white=(pixels[mask]>=250).mean())
+    return dict(level=mid, contrast=hi-lo, around=around, skin_step=step, skin=step/max(hi-lo,5), white=(pixels[mask]>=250).mean())
 
 # %% ../nbs/02_qc_widgets.ipynb #7c568b30
 def edges(
     pixels:np.ndarray, # uint8 HxW
     mask:np.ndarray, # bool HxW
 )->dict: # sharpness (1 blurred .. 2 sharp), metal (steepest edges over usual edges, 1.5 .. 4)
-    "How sharp the hand is, and whether something on it is sharper than bone."
+    "How sharp the hand is in its softest direction, and whether something on it is sharper than bone."
     ys,xs = np.nonzero(mask)
     box = np.s_[ys.min():ys.max()+1, xs.min():xs.max()+1]
     p,m = shrink(pixels[box],256).astype(np.float32),shrink(mask[box],256)
     def slope(sigma, erode):
-        g = cv2.GaussianBlur(p,(0,0),sigma)
         inside = morph(np.pad(m,1), cv2.MORPH_ERODE, erode)[1:-1,1:-1]
-        return np.hypot(*(cv2.Sobel(g,cv2.CV_32F,*o) for o in ((1,0),(0,1))))[inside if inside.any() else m]
-    fine,coarse,deep = slope(1,3),slope(3,3),np.percentile(slope(.8,5), [95,99.9])
-    return dict(sharpness=np.percentile(fine,99.5)/max(np.percentile(coarse,99.5),1), metal=deep[1]/max(deep[0],1))
+        return np.stack([cv2.Sobel(cv2.GaussianBlur(p,(0,0),sigma),cv2.CV_32F,*o)[inside if inside.any() else m] for o in ((1,0),(0,1))])
+    top = lambda g: np.array([np.percentile(abs(g[0]*np.cos(t)+g[1]*np.sin(t)), 99.5) for t in np.pi/8*np.arange(8)])
+    deep = np.percentile(np.hypot(*slope(.8,5)), [95,99.9])
+    return dict(sharpness=(top(slope(1,3))/np.maximum(top(slope(3,3)),1)).min(), metal=deep[1]/max(deep[0],1))
+
+# %% ../nbs/02_qc_widgets.ipynb #a3951ba3
+def texture(
+    pixels:np.ndarray, # uint8 HxW
+    mask:np.ndarray, # bool HxW
+)->dict: # steep (share of all steps in the steepest 5%), even (share of pixels without a step), noise (SD over contrast)
+    "Whether grey values change as they do on a film."
+    p = pixels.astype(np.float32)
+    step = (abs(np.diff(p,axis=1))[:-1]+abs(np.diff(p,axis=0))[:,:-1])[mask[:-1,:-1]]
+    rest = cv2.filter2D(p, -1, np.float32([[1,-2,1],[-2,4,-2],[1,-2,1]]))[mask]
+    top = np.partition(step, -len(step)//20)[-len(step)//20:] if len(step)>=20 else step
+    return dict(steep=top.sum()/max(1,step.sum()), even=(step==0).mean() if len(step) else 0., noise=np.median(abs(rest))/4.05/max(5,np.ptp(np.percentile(pixels[mask],[5,95]))))
 
 # %% ../nbs/02_qc_widgets.ipynb #42673073
 def silhouette(
     mask:np.ndarray, # bool HxW
-)->dict: # dict: area, solidity, ragged, length, parts
-    "Shape of the mask: share of the film, solidity, roughness of the outline, length over width."
+)->dict: # dict: area, solidity, ragged, length, parts, holes
+    "Shape of the mask: share of the film, solidity, roughness of the outline, length over width, parts and holes."
     r = palm(mask)[1]
     cs,_ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     hull = cv2.convexHull(np.concatenate(cs))
     (_,(a,b),_) = cv2.minAreaRect(hull)
     smooth = morph(morph(np.pad(mask,20), cv2.MORPH_CLOSE, .06*r), cv2.MORPH_OPEN, .06*r)[20:-20,20:-20]
-    return dict(area=mask.mean(), solidity=mask.sum()/max(1.,cv2.contourArea(hull)),
-        ragged=(mask^smooth).sum()/mask.sum(), length=max(a,b)/max(1.,min(a,b)), parts=len(cs))
+    full = cv2.drawContours(mask.astype(np.uint8), cs, -1, 1, cv2.FILLED)
+    return dict(area=mask.mean(), solidity=mask.sum()/max(1.,cv2.contourArea(hull)), ragged=(mask^smooth).sum()/mask.sum(),
+        length=max(a,b)/max(1.,min(a,b)), parts=len(cs), holes=full.sum()/mask.sum()-1)
 
 # %% ../nbs/02_qc_widgets.ipynb #a6fa4fbd
 def dhash(
@@ -271,6 +337,37 @@ def nearest_hash(
         dist[i],who[i] = d.min(),ok[d.argmin()]
     return dist,who
 
+# %% ../nbs/02_qc_widgets.ipynb #acc2c35b
+def text(row, col): return '' if pd.isna(row.get(col, None)) else str(row[col])  # a CSV gives NaN for an empty field
+
+def read_crop(row:pd.Series)->np.ndarray: # uint8 HxW
+    "The crop of a row, or a FilmError that says why there is none."
+    path = text(row,'crop_path')
+    if not path: raise FilmError(text(row,'crop_error') or text(row,'seg_error') or 'no crop was made')
+    img = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE) if Path(path).exists() and os.path.getsize(path) else None
+    if img is None: raise FilmError(f'the crop {Path(path).name} is missing or damaged: run the crop step again')
+    return img
+
+# %% ../nbs/02_qc_widgets.ipynb #6ff38ca3
+def crop_match(
+    row:pd.Series, # with crop_path and crop_box
+    pixels:np.ndarray, # uint8 HxW, the film
+    mask:np.ndarray, # bool HxW
+)->float: # correlation inside the hand, 0..1; 1: the same picture
+    "Whether the crop shows what the film shows inside the mask."
+    try: crop,box = read_crop(row),[int(v) for v in str(row['crop_box']).split(',')]
+    except (FilmError,KeyError,ValueError): return 0.
+    (y0,x0,y1,x1),small = box,lambda o: cv2.resize(o, (64,64), interpolation=cv2.INTER_AREA).astype(float)
+    film,hand = (small(square(o[y0:y1,x0:x1])) for o in (pixels,mask.astype(np.uint8)*255))
+    crop,hand = small(crop),hand>200
+    seen = hand & (crop>4)
+    if seen.sum()<30 or not (film[seen].std() and crop[seen].std()): return 0.
+    return float(max(0, np.corrcoef(film[seen],crop[seen])[0,1]*min(1, seen.sum()/(.6*hand.sum()))))
+
+def square(img): # padded with black to a square, the picture in its middle
+    s = max(img.shape)
+    return np.pad(img, [((s-n)//2,s-n-(s-n)//2) for n in img.shape])
+
 # %% ../nbs/02_qc_widgets.ipynb #422b6a75
 SIDE = 512  # longest side of the copy that is measured, px
 
@@ -279,17 +376,16 @@ def measure_film(
     mask:np.ndarray, # bool HxW, same frame
 )->dict: # dict of measures
     "All measures of one film and its mask."
-    shape = pixels.shape
     p,m = shrink(pixels,SIDE),shrink(mask,SIDE)
-    if m.sum() < 30: return dict(no_hand=1., aspect=shape[1]/shape[0], dhash=dhash(p))
+    film = dict(aspect=pixels.shape[1]/pixels.shape[0], dhash=dhash(p))
+    if m.sum() < 30: return dict(no_hand=1., **film)
     angle = hand_angle(m)
     edge,wrist = edge_contact(m, angle)
-    return dict(no_hand=0., aspect=shape[1]/shape[0], dhash=dhash(p), angle=abs(angle), fingers=float(len(find_fingers(m))),
-        edge=edge, wrist=wrist, thumb_left=thumb_left(m,angle), reach=wrist_reach(m,angle), empty=empty_outline(p,m,angle), goes_on=goes_on(p,m,angle), beside=bright_beside(p,m), patchy=patchy_surround(p,m), **silhouette(m), **exposure(p,m), **edges(pixels,mask))
+    pose = dict(angle=abs(angle), fingers=float(len(find_fingers(m))), edge=edge, wrist=wrist, thumb_left=thumb_left(m,angle), reach=wrist_reach(m,angle), tip=finger_reach(m,angle))
+    fit = dict(empty=empty_outline(p,m,angle), goes_on=goes_on(p,m,angle), outside=skin_outside(p,m), hard=hard_outline(p,m,angle), beside=bright_beside(p,m), patchy=patchy_surround(p,m))
+    return dict(no_hand=0., **film, **pose, **fit, **silhouette(m), **exposure(p,m), **texture(p,m), **edges(pixels,mask))
 
 # %% ../nbs/02_qc_widgets.ipynb #86b2915a
-def text(row, col): return '' if pd.isna(row.get(col, None)) else str(row[col])  # a CSV gives NaN for an empty field
-
 def measure_row(
     row:pd.Series, # one row of the table
 )->dict: # dict of m_ columns
@@ -297,7 +393,9 @@ def measure_row(
     rad = load_film(row)
     msk = text(row,'mask_path')
     refused = not msk or text(row,'seg_status') not in ('','ok')
-    m = dict(no_hand=1., dhash=dhash(rad.pixels)) if refused else measure_film(rad.pixels, read_mask(msk, rad.shape))
+    mask = None if refused else read_mask(msk, rad.shape)
+    m = dict(no_hand=1., dhash=dhash(rad.pixels)) if refused else measure_film(rad.pixels, mask)
+    if not refused and text(row,'crop_path') and text(row,'crop_box'): m['crop'] = crop_match(row, rad.pixels, mask)
     m['turned'] = float(rad.inverted and 'MONOCHROME1' not in rad.decision)
     return {f'm_{k}': v if isinstance(v,str) else round(float(v),4) for k,v in m.items()}
 
@@ -308,40 +406,63 @@ FLAGS = [
     Flag('no hand found', 'no_hand', 0, .5, 1., 'the segmenter refused the film'),
     Flag('unreadable', 'unreadable', 0, .5, 1., 'the film or its mask could not be opened'),
     Flag('no crop', 'no_crop', 0, .5, .9, 'the crop failed'),
-    Flag('hand too small', 'area', .25, .10, .9, 'RSNA films: 1% lie below 0.14 of the film'),
-    Flag('hand too large', 'area', .40, .55, .9, 'RSNA films: 1% lie above 0.45; more is background'),
-    Flag('cut off at the edge', 'edge', .0, .1, .7, 'a third of a fingertip, away from the wrist; RSNA films: 2%'),
-    Flag('wrist not in the outline', 'reach', 2.3, 1.4, .8, 'the outline ends at the carpus; RSNA films: 1% lie below 1.4'),
-    Flag('outline leaves the hand', 'empty', 0, .4, .9, 'a finger wide stretch of outline without any step'),
-    Flag('finger goes on outside', 'goes_on', 0, .06, .45, 'a fingertip; RSNA films: 5%, some of them frames at the fingertips'),
-    Flag('outline too full', 'solidity', .80, .93, .8, 'a spread hand leaves gaps; a plate does not'),
-    Flag('outline too thin', 'solidity', .72, .50, .8, 'half the hull is empty: parts are missing'),
-    Flag('outline ragged', 'ragged', .01, .05, .7, 'roughness finer than a fingertip'),
+    Flag('crop does not match', 'crop', 1, .86, .95, 'the crop shows something else than the film inside the outline'),
+    Flag('hand too small', 'area', .25, .08, .7, 'share of the film'),
+    Flag('hand too large', 'area', .40, .48, .9, 'share of the film; more is background'),
+    Flag('cut off at the edge', 'edge', .0, .3, .8, 'a fingertip on the edge of the film, away from the wrist'),
+    Flag('touches the edge', 'edge', .0, .1, .4, 'a third of a fingertip'),
+    Flag('wrist not in the outline', 'reach', 2.3, 1.38, .8, 'the outline ends at the carpus'),
+    Flag('outline leaves the hand', 'empty', 0, .3, .75, 'a stretch of outline without any step'),
+    Flag('outline inside the hand', 'outside', 0, .3, .8, 'skin beyond the outline'),
+    Flag('cut by a hard edge', 'hard', 0, .15, .75, 'half a fingertip of outline that is no skin'),
+    Flag('finger goes on outside', 'goes_on', 0, .25, .65, 'a fingertip beyond the outline'),
+    Flag('fingers short', 'tip', 3.1, 2.2, .5, 'bent, cut off or lost'),
+]
+
+# %% ../nbs/02_qc_widgets.ipynb #79e0fb4b
+FLAGS += [
+    Flag('outline too full', 'solidity', .80, .88, .8, 'a spread hand leaves gaps; a plate does not'),
+    Flag('outline too thin', 'solidity', .72, .53, .8, 'half the hull is empty: parts are missing'),
+    Flag('outline ragged', 'ragged', .01, .026, .7, 'roughness finer than a fingertip'),
+    Flag('outline in pieces', 'parts', 1, 1.5, .8, 'a hand is one piece'),
+    Flag('hole in the outline', 'holes', 0, .002, .8, 'a hand has none'),
     Flag('fingers not apart', 'fingers', 5, 2.5, .4, 'two or fewer: fused, bent or lost'),
-    Flag('long and narrow', 'length', 1.8, 3.2, .6, 'more forearm than hand, or a sliver'),
+    Flag('too many fingers', 'fingers', 5, 5.5, .7, 'more than one hand, or no hand'),
+    Flag('long and narrow', 'length', 1.8, 2.8, .6, 'more forearm than hand, or squashed'),
+    Flag('short and broad', 'length', 1.6, 1.1, .6, 'a fist, a piece, or squashed'),
 ]
 
 # %% ../nbs/02_qc_widgets.ipynb #9089efb6
 FLAGS += [
-    Flag('rotated', 'angle', 5, 20, .8, 'training turns films by 10 degrees at most'),
-    Flag('thumb on the left', 'thumb_left', -1, .1, .9, 'a right hand, or a mirrored film'),
-    Flag('second hand or object', 'beside', .15, .55, .8, 'half a palm wide: no marker, no frame'),
-    Flag('plate under the hand', 'patchy', 0, .15, .3, 'the surround varies by a sixth of the range'),
-    Flag('marker or metal on the hand', 'metal', 1.7, 2.3, .7, 'edges harder than those of bone'),
+    Flag('rotated', 'angle', 5, 30, .8, 'training turns films by 10 degrees at most'),
+    Flag('thumb on the left', 'thumb_left', -1, .1, .8, 'a right hand, or a mirrored film'),
+    Flag('second hand or object', 'beside', .15, .5, .8, 'half a palm wide: no marker, no frame'),
+    Flag('object beside the hand', 'beside', .15, .36, .45, 'a third of a palm wide'),
+    Flag('plate under the hand', 'patchy', 0, .4, .6, 'the surround varies by two fifths of the range'),
+    Flag('marker or metal on the hand', 'metal', 1.7, 2.35, .75, 'edges harder than those of bone'),
+    Flag('drawn or cut into', 'steep', .2, .25, .8, 'a box, a bar, text or blocks: steps that no film has'),
+    Flag('few grey levels or blocks', 'even', .1, .4, .8, 'neighbours are equal too often'),
+    Flag('noisy', 'noise', .01, .06, .8, 'grain against the contrast of the hand'),
     Flag('darker than its surround', 'skin_step', 15, 0, .9, 'inverted, or a plate brighter than skin'),
-    Flag('turned: check polarity', 'turned', 0, .5, .5, 'polarity was guessed from the border'),
+    Flag('turned: check polarity', 'turned', 0, .5, .7, 'stored with bone dark; turned by what its grey values say'),
+]
+
+# %% ../nbs/02_qc_widgets.ipynb #961acbf4
+FLAGS += [
     Flag('too dark', 'level', 60, 15, .9, 'bone and soft tissue share a few grey levels'),
-    Flag('over-exposed', 'skin', .20, .11, .9, 'the skin hardly stands out while bone is seen; RSNA films: 1% lie below 0.19'),
-    Flag('low contrast', 'contrast', 110, 11, .7, 'bone and soft tissue share a dozen grey levels; 1% of RSNA films'),
-    Flag('saturated', 'white', .0, .10, .7, 'bone detail is lost at white'),
-    Flag('blurred', 'sharpness', 1.8, 1.5, .4, 'edges as soft as after a 2 px blur at 256 px'),
+    Flag('too bright', 'level', 120, 200, .8, 'bone and soft tissue share the last grey levels'),
+    Flag('bright surround', 'around', 60, 160, .7, 'a veil over the film'),
+    Flag('over-exposed', 'skin', .20, .14, .9, 'the skin hardly stands out while bone is seen'),
+    Flag('low contrast', 'contrast', 60, 11.5, .8, 'bone and soft tissue share a dozen grey levels'),
+    Flag('saturated', 'white', .0, .01, .7, 'bone detail is lost at white'),
+    Flag('blurred', 'sharpness', 1.55, 1.26, .75, 'soft in at least one direction'),
 ]
 
 # %% ../nbs/02_qc_widgets.ipynb #4e9441dd
 FLAGS += [
-    Flag('odd shape of film', 'aspect', .8, .40, .4, 'a strip, or squashed on the way'),
-    Flag('very wide film', 'aspect', .8, 1.6, .4, 'two hands on one film, or squashed'),
-    Flag('duplicate', 'twin', 30, TWIN_BITS+1, .8, '8 of 256 bits differ at most, and the thumbnails agree'),
+    Flag('odd shape of film', 'aspect', .8, .52, .5, 'a strip, or squashed on the way'),
+    Flag('very wide film', 'aspect', .8, 1.4, .5, 'two hands on one film, or squashed'),
+    Flag('duplicate', 'twin', 30, TWIN_BITS+1, .8, 'few of 256 bits differ, and the thumbnails agree'),
     Flag('segmenter unsure', 'predicted_iou', .95, .75, .5, 'its own estimate of overlap'),
     Flag('mask unstable', 'stability_score', .97, .80, .5, 'a small change of threshold moves the outline'),
 ]
@@ -374,7 +495,7 @@ def rank_films(
     "Turn measures into flags and put the worst first."
     s,w = flag_scores(df, flags),np.array([f.weight for f in flags])
     hit = s.to_numpy() > .5
-    bad = 1-np.prod(1-w*s.to_numpy()*hit, axis=1)
+    bad = 1-np.prod(1-w*hit*(.4+.6*s.to_numpy()), axis=1)
     near = (w*s.to_numpy()).max(axis=1, initial=0)
     order = np.argsort(-w*s.to_numpy(), axis=1, kind='stable')
     words = [';'.join(s.columns[j] for j in o if h[j]) for o,h in zip(order,hit)]
@@ -416,7 +537,7 @@ def qc_measure(
     tmp = tempfile.TemporaryDirectory() if out is None else None
     folder = Path(out or tmp.name)
     folder.mkdir(parents=True, exist_ok=True)
-    try: res = run_rows(df, measure_row, folder/'qc.jsonl', settings='qc-8', inputs=('path','mask_path'), error_col='qc_error',
+    try: res = run_rows(df, measure_row, folder/'qc.jsonl', settings='qc-10', inputs=('path','mask_path','crop_path'), error_col='qc_error',
             n_jobs=n_jobs, redo=redo, desc='qc')
     finally:
         if tmp: tmp.cleanup()
@@ -467,17 +588,20 @@ def found_in(
     return float(np.interp(share, curve.queue, curve.found))
 
 def plot_triage(
-    curve:pd.DataFrame, # from `triage_curve`
+    curves, # from `triage_curve`, or a dict of several with their names
     rate:float|None=None, # share of bad films; draws the best possible order
+    *,
+    upto:float=1., # share of the queue to draw
 ): # matplotlib Figure
-    "Found against looked at; the diagonal is a queue in no order."
+    "Found against looked at; the dotted line is a queue in no order."
     import matplotlib.pyplot as plt
     fig,ax = plt.subplots(figsize=(3.4,2.4), layout='constrained')
-    ax.plot(curve.queue, curve.found, color='k', label='worst first')
+    curves = {'worst first':curves} if isinstance(curves, pd.DataFrame) else curves
+    for (name,c),style in zip(curves.items(), ('-','--','-.',(0,(1,1)),(0,(5,1,1,1,1,1)))*9): ax.plot(c.queue, c.found, color='k', lw=1.2, ls=style, label=name)
     ax.plot([0,1], [0,1], color='.6', ls=':', label='no order')
     if rate: ax.plot([0,rate,1], [0,1,1], color='.6', ls='--', label='best possible')
-    ax.set(xlabel='share of films looked at', ylabel='share of bad films met', xlim=(0,1), ylim=(0,1.03))
-    ax.legend(frameon=False, fontsize=8)
+    ax.set(xlabel='share of films looked at', ylabel='share of bad films met', xlim=(0,upto), ylim=(0,1.03))
+    ax.legend(frameon=False, fontsize=7)
     plt.close(fig)
     return fig
 
@@ -900,34 +1024,34 @@ def message_card(
         cv2.putText(img, text[n*38:(n+1)*38], (8, side//3+n*side//16), cv2.FONT_HERSHEY_SIMPLEX, side/700, 230, 1, cv2.LINE_AA)
     return img
 
-# %% ../nbs/02_qc_widgets.ipynb #acc2c35b
-def read_crop(row:pd.Series)->np.ndarray: # uint8 HxW
-    "The crop of a row, or a FilmError that says why there is none."
-    path = text(row,'crop_path')
-    if not path: raise FilmError(text(row,'crop_error') or text(row,'seg_error') or 'no crop was made')
-    img = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE) if Path(path).exists() and os.path.getsize(path) else None
-    if img is None: raise FilmError(f'the crop {Path(path).name} is missing or damaged: run the crop step again')
-    return img
-
 # %% ../nbs/02_qc_widgets.ipynb #3972df09
 def film_pair(
     row:pd.Series, # one row of the table
     side:int=480, # longest side of each picture, px
+    *,
+    bright:bool=False, # stretch the greys of the hand over the whole range
 )->tuple: # film with outline (uint8 HxWx3), crop (uint8 HxW), list of messages
     "What a reviewer looks at; a missing file becomes a card and a message."
     said = []
     try:
         rad = load_film(row)
-        msk = text(row,'mask_path')
+        msk,hand = text(row,'mask_path'),None
         film = shrink(rad.pixels, side)
         if msk and text(row,'seg_status') in ('','ok'):
-            try: film = outline(film, shrink(read_mask(msk, rad.shape), side), width=1)
+            try: hand = shrink(read_mask(msk, rad.shape), side)
             except (FilmError,OSError) as e: said.append(f'no outline: {e}')
         else: said.append(f"no mask: {text(row,'seg_error') or 'not segmented'}")
+        if bright: film = brighten(film, hand)
+        if hand is not None: film = outline(film, hand, width=1)
     except (FilmError,OSError) as e: film,said = message_card('film not available', side),[str(e)]
     try: crop = shrink(read_crop(row), side)
     except (FilmError,OSError) as e: crop,said = message_card('no crop', side),said+[f'no crop: {e}']
-    return film,crop,said
+    return film,brighten(crop) if bright else crop,said
+
+def brighten(img, mask=None): # greys between the 1st and 99th percentile inside the mask, or of all that is not black
+    inside = img[mask] if mask is not None and mask.any() else img[img>0]
+    lo,hi = np.percentile(inside, [1,99]) if inside.size else (0,255)
+    return (np.clip((img-lo)/max(1,hi-lo), 0, 1)*255).astype(np.uint8)
 
 # %% ../nbs/02_qc_widgets.ipynb #49521854
 class PictureStore:
@@ -954,7 +1078,7 @@ class PictureStore:
 # %% ../nbs/02_qc_widgets.ipynb #fdba7e7e
 REASONS = ('mask wrong','fingers cut off','wrist cut off','second hand or object','rotated','blurred','too dark','over-exposed',
     'metal or plaster','not a hand')
-KEYS = dict(k='keep', r='reject', u='unsure', z='undo', g='grid', n='note', ArrowRight='next', ArrowLeft='back')
+KEYS = dict(k='keep', r='reject', u='unsure', z='undo', g='grid', b='bright', n='note', ArrowRight='next', ArrowLeft='back')
 
 def need_widgets():
     "ipywidgets, or an ImportError with the command that installs it."
@@ -977,15 +1101,15 @@ class QCReviewer:
         self.decisions = decisions if isinstance(decisions,Decisions) else Decisions(decisions, reviewer)
         self.queue = ReviewQueue(df, self.decisions)
         self.side,self.reasons,self.said = side,tuple(reasons),''
-        self.grid,self.opened,self.writing,self.pressed,self.ready = False,None,False,0.,0.
+        self.bright,self.grid,self.opened,self.writing,self.pressed,self.ready = False,False,None,False,0.,0.
         self.store,self.thumbs = PictureStore(self._draw),PictureStore(self._thumb, keep=3*PAGE)
         self._build()
         self._connect()
         self.show()
     def _draw(self, row):
-        film,crop,said = film_pair(row, self.side)
+        film,crop,said = film_pair(row, self.side, bright=self.bright)
         return jpeg(film),jpeg(crop),said
-    def _thumb(self, row): return jpeg(film_pair(row, THUMB)[0], 80)
+    def _thumb(self, row): return jpeg(film_pair(row, THUMB, bright=self.bright)[0], 80)
     def _ipython_display_(self):
         from IPython.display import display
         display(self.box)
@@ -1005,13 +1129,13 @@ def _build(self:QCReviewer):
     self.film,self.crop = (w.Image(format='jpeg', layout=w.Layout(max_width='48%', height=f'{self.side}px', margin='4px', object_fit='contain')) for _ in range(2))
     self.pictures = w.HBox([self.film,self.crop], layout=w.Layout(width='100%', justify_content='center', align_items='center'))
     self.buttons = dict(back=button('← Back'), keep=button('Keep (K)','success'), unsure=button('Unsure (U)','warning'),
-        reject=button('Reject (R)','danger'), undo=button('Undo (Z)'), next=button('Next →'), grid=button('Grid (G)', tip='a page of films at once'))
+        reject=button('Reject (R)','danger'), undo=button('Undo (Z)'), next=button('Next →'), bright=button('Brighten (B)', tip='greys of the hand over the whole range; files stay as they are'), grid=button('Grid (G)', tip='a page of films at once'))
     self.chips = {r:w.ToggleButton(description=r, layout=w.Layout(width='auto')) for r in self.reasons}
     self.note = w.Text(placeholder='note', continuous_update=False, layout=w.Layout(flex='1 1 240px', width='auto'))
     self.goto = w.Text(placeholder='go to id', continuous_update=False, layout=w.Layout(width='110px'))
     self._build_filters()
     self._build_grid()
-    self.keypad = w.VBox([self.pictures, self.tiles, w.HBox(list(self.buttons.values()), layout=w.Layout(justify_content='center', **line)),
+    self.keypad = w.VBox([w.HBox(list(self.buttons.values()), layout=w.Layout(justify_content='center', **line)), self.pictures, self.tiles,
         w.HBox(list(self.chips.values()), layout=w.Layout(justify_content='center', **line))], layout=w.Layout(width='100%'))
     self.box = w.VBox([self.bar, w.HBox(self.filters, layout=w.Layout(**line)), self.message, self.info, self.keypad,
         w.HBox([self.note], layout=w.Layout(**line)), self.hint], layout=w.Layout(width='100%', max_width='1200px', padding='6px'))
@@ -1059,7 +1183,7 @@ def _connect(self:QCReviewer):
     self.keys.on_dom_event(self.on_key)
     self.clicks = [Event(source=o, watched_events=['click']) for o in self.small]
     for n,o in enumerate(self.clicks): o.on_dom_event(lambda _,n=n: self.open_tile(n))
-    self.hint.value = self._small('Keyboard, while the pointer is over the pictures: K keep, R reject, U unsure, Z undo, ← → move, 1-9 reasons, N note (Enter ends it), '
+    self.hint.value = self._small('Keyboard, while the pointer is over the pictures: K keep, R reject, U unsure, Z undo, ← → move, 1-9 reasons, N note (Enter ends it), B brighten, '
         'G grid: there K keeps the page, a click opens a film.')
 
 @patch
@@ -1126,7 +1250,7 @@ def _decide(self:QCReviewer, qc):
 # %% ../nbs/02_qc_widgets.ipynb #d0c16179
 @patch
 def do(self:QCReviewer,
-    act:str, # 'keep', 'reject', 'unsure', 'undo', 'next', 'back', 'grid', 'goto', 'filter'
+    act:str, # 'keep', 'reject', 'unsure', 'undo', 'next', 'back', 'bright', 'grid', 'goto', 'filter'
 ):
     "Everything a click or a key can ask for; a problem becomes a message, never the end of the review."
     self.said,self.writing,q = '',False,self.queue
@@ -1134,12 +1258,20 @@ def do(self:QCReviewer,
         if act in CHOICES: self._decide(act)
         elif act=='undo': self.said = '' if q.undo() else 'nothing left to undo'
         elif act in ('next','back'): (q.turn if self.grid else q.step)(1 if act=='next' else -1)
+        elif act=='bright': self._brighten()
         elif act=='grid': self.grid,self.opened = not self.grid,None
         elif act=='goto': self.grid = not q.goto(self.goto.value)
         elif act=='filter': q.filter(self.by_flag.value, self.by_decision.value, self.by_sex.value, ages=self.by_age.value)
     except (KeyError,ValueError,OSError) as e: self.said = str(e.args[0] if isinstance(e,KeyError) else e)
     if act=='goto': self.goto.value = ''
     self.show()
+
+# %% ../nbs/02_qc_widgets.ipynb #c70f4b56
+@patch
+def _brighten(self:QCReviewer):
+    "Show all pictures with or without stretched greys."
+    self.bright = not self.bright
+    for o in (self.store,self.thumbs): o.todo.clear()
 
 # %% ../nbs/02_qc_widgets.ipynb #8ffa027c
 @patch
@@ -1158,6 +1290,7 @@ def show(self:QCReviewer):
     self.pictures.layout.visibility = 'visible' if q.view else 'hidden'
     self.pictures.layout.display,self.tiles.layout.display = ('none','grid') if self.grid and q.view else ('flex','none')
     self.buttons['keep'].description = 'Keep page (K)' if self.grid else 'Keep (K)'
+    self.buttons['bright'].button_style = 'info' if self.bright else ''
     for o in (self.buttons['reject'],self.buttons['unsure'],self.note,*self.chips.values()): o.disabled = self.grid
     st = q.state(q.id) if q.view else {}
     for k,c in self.chips.items(): c.value = k in st.get('qc_reason','').split(';')
@@ -1175,7 +1308,7 @@ def _show_grid(self:QCReviewer):
     for i,r,pic,b in zip(ids,rows,self.small,self.open):
         try: pic.value = self.thumbs.get(r)
         except (ValueError,TypeError,OSError,MemoryError,cv2.error): pic.value = jpeg(message_card('no picture', THUMB))
-        qc = q.state(i).get('qc','')
+        qc,b.tooltip = q.state(i).get('qc',''),r.qc_flags.replace(';',', ') or 'no flag'
         b.description,b.button_style = f"{dict(keep='✓ ',reject='✗ ',unsure='? ').get(qc,'')}{i}",dict(keep='success',reject='danger',unsure='warning').get(qc,'')
     self.tiles.children = self.cells[:len(ids)]
     done = sum(bool(q.state(i)) for i in ids)
@@ -1221,30 +1354,65 @@ def _messages(self:QCReviewer, said):
 
 # %% ../nbs/02_qc_widgets.ipynb #4b26cb93
 def review_app(
-    table, # CSV or DataFrame from `qc_flags`; a relative path counts from where the server was started
+    table, # CSV or DataFrame from `qc_flags`
     decisions='', # CSV; '': decisions.csv beside the table
     reviewer:str='', # '': from `?reviewer=` in the address, else asked for
+    *,
+    side:int=480, # longest side of each picture, px
 ): # ipywidgets.VBox
     "A page that asks for a name, then shows the reviewer."
     w = need_widgets()
     asked = parse_qs(os.environ.get('QUERY_STRING','')).get('reviewer',[''])[0]
-    name,start = w.Text(value=reviewer or asked, placeholder='your name'),w.Button(description='Start', button_style='primary')
+    name,start = w.Text(value=reviewer or asked, placeholder='your name', continuous_update=False),w.Button(description='Start', button_style='primary')
     said,box = w.HTML(),w.VBox(layout=w.Layout(width='100%', align_items='center'))
     def go(_=None):
         if not name.value.strip(): said.value = 'Please give a name: it is written with every decision.'
         else:
-            try: box.children = [open_review(table, decisions, name.value).box]
+            try: box.children = [open_review(table, decisions, name.value, side).box]
             except (ValueError,OSError) as e: said.value = f'<b>This table cannot be reviewed.</b><br>{esc(e)}'
     start.on_click(go)
     box.children = [w.HTML('<h2>Review of hand radiographs</h2>'), w.HBox([name,start]), said]
     if name.value: go()
     return box
 
-def open_review(table, decisions='', reviewer=''):
+def open_review(table, decisions='', reviewer='', side=480):
     "A reviewer for a table in a file, its decisions beside it."
-    if isinstance(table, pd.DataFrame): return QCReviewer(table, decisions or 'decisions.csv', reviewer)
-    path = Path(os.environ.get('PWD','.'))/table
-    return QCReviewer(read_manifest(path), decisions or path.parent/'decisions.csv', reviewer)
+    if isinstance(table, pd.DataFrame): return QCReviewer(table, decisions or 'decisions.csv', reviewer, side=side)
+    return QCReviewer(read_manifest(table), decisions or Path(table).parent/'decisions.csv', reviewer, side=side)
+
+# %% ../nbs/02_qc_widgets.ipynb #69d3cda3
+APP = "from boneage.qc_widgets import review_app\nreview_app({table!r}, {decisions!r}, {reviewer!r}, side={side})"
+
+def write_app(
+    path, # notebook to write
+    table, # CSV from `qc_flags`
+    decisions='', # CSV; '': decisions.csv beside the table
+    reviewer:str='', # '': the page asks
+    *,
+    side:int=480, # longest side of each picture, px
+)->Path: # the notebook
+    "Write a notebook of one cell that shows the reviewer."
+    full = lambda p: str(Path(p).absolute()) if p else ''
+    cell = dict(cell_type='code', id='review', metadata={}, outputs=[], execution_count=None, source=APP.format(table=full(table), decisions=full(decisions), reviewer=reviewer, side=side))
+    spec = dict(name='python3', display_name='Python 3', language='python')
+    Path(path).write_text(json.dumps(dict(cells=[cell], metadata=dict(kernelspec=spec), nbformat=4, nbformat_minor=5)), encoding='utf-8')
+    return Path(path)
+
+def serve_review(
+    table, # CSV from `qc_flags`
+    decisions='', # CSV; '': decisions.csv beside the table
+    reviewer:str='', # '': the page asks
+    *,
+    side:int=480, # longest side of each picture, px
+    port:int=8866, # on this computer; the next free one when it is taken
+    dark:bool=False, # light letters on dark
+    browser:bool=True, # open the page
+)->int: # exit code of Voila, once it is stopped with Ctrl-C
+    "Serve the reviewer of a table to the browser of this computer."
+    if not find_spec('voila'): raise ImportError("the review page needs Voila: pip install 'boneage[qc]'")
+    with tempfile.TemporaryDirectory() as folder:
+        nb = write_app(Path(folder)/'review.ipynb', table, decisions, reviewer, side=side)
+        return subprocess.run([sys.executable,'-m','voila',str(nb),f'--port={port}',f"--theme={'dark' if dark else 'light'}",*([] if browser else ['--no-browser'])]).returncode
 
 # %% ../nbs/02_qc_widgets.ipynb #d2380622
 def card_html(

@@ -15,7 +15,8 @@ from boneage.qc_widgets import Decisions, qc_flags
 import pandas as pd
 
 ROOT = Path(__file__).parents[1]
-APP = ROOT/'nbs'/'tutorials'/'review_app.ipynb'
+THEME = ['--dark'] if 'Dark' in os.environ.get('BONEAGE_TEST_THEME', '') else []
+WIDTH = int(os.environ.get('BONEAGE_TEST_WIDTH', 1280))
 
 def make_table(folder):
     rows = []
@@ -36,11 +37,11 @@ def app(tmp_path):
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
-    env = os.environ | dict(BONEAGE_TABLE='qc.csv', PWD=str(tmp_path), JUPYTER_CONFIG_DIR=str(tmp_path/'jupyter'), JUPYTER_RUNTIME_DIR=str(tmp_path/'jupyter'/'run'),
+    env = os.environ | dict(JUPYTER_CONFIG_DIR=str(tmp_path/'jupyter'), JUPYTER_RUNTIME_DIR=str(tmp_path/'jupyter'/'run'),
         PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]), OMP_NUM_THREADS='1')
     log = tmp_path/'voila.log'
     with open(log, 'w') as f:
-        p = subprocess.Popen([sys.executable, '-m', 'voila', str(APP), '--no-browser', f'--port={port}'], cwd=tmp_path, env=env, stdout=f, stderr=subprocess.STDOUT, start_new_session=True)
+        p = subprocess.Popen([sys.executable, '-m', 'boneage.cli', 'review', 'qc.csv', '--no-browser', '--port', str(port), *THEME], cwd=tmp_path, env=env, stdout=f, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         url, end = f'http://127.0.0.1:{port}', time.time()+40
         while True:
@@ -71,17 +72,17 @@ def test_review_in_voila(app):
     with sync_api.sync_playwright() as pw:
         browser = pw.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--disable-background-networking'])
         try:
-            page = browser.new_page(viewport=dict(width=int(os.environ.get('BONEAGE_TEST_WIDTH', 1280)), height=1000))
+            page = browser.new_page(viewport=dict(width=WIDTH, height=1000))
             page.set_default_timeout(40_000)
             loaded = lambda: page.wait_for_function('[...document.querySelectorAll("img.widget-image")].filter(i => i.naturalWidth > 0).length >= 2')
             page.goto(url)
-            page.click('text=Start')
+            page.click('button:has-text("Start")')
             page.wait_for_selector('text=Please give a name')
             page.fill('input[placeholder="your name"]', 'anna')
-            page.click('text=Start')
+            page.click('button:has-text("Start")')
             loaded()
             assert not page.locator('.jp-CodeCell .jp-InputArea:visible').count(), 'an app shows no code'
-            if folder_shots := os.environ.get('BONEAGE_TEST_SHOT'): page.screenshot(path=str(Path(folder_shots)/'voila.png'), full_page=True)
+            if folder_shots := os.environ.get('BONEAGE_TEST_SHOT'): page.screenshot(path=str(Path(folder_shots)/f'voila-{WIDTH}.png'), full_page=True)
             page.click('text=Reject (R)')
             assert wait_for(lambda: said() == ['reject'])
             page.locator('img.widget-image').first.hover()
