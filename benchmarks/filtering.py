@@ -4,7 +4,8 @@
 
 Both trainings have the same number of films, steps, and seed. One lacks the worst-ranked share of the films, the other a random draw of as many
 films that were not flagged. Films of split 'test' (see `boneage rsna --holdout`) are never trained on and never filtered; errors are given
-for all of them and for those of them outside the worst share. The second table holds `id` and `rank` (1 is the worst); its order is taken as the rank where that column is missing."""
+for all of them and for those without a flag. The bootstrap is over films; what another seed would change,
+only more seeds can tell. qc.csv is what `boneage qc` writes: the worst are the first `share` of all films by qc_rank, if they carry a flag."""
 import argparse
 from pathlib import Path
 import pandas as pd
@@ -20,19 +21,19 @@ def main():
     p.add_argument('--share', type=float, default=.1)
     o = p.parse_args()
     df, flagged, out = read_manifest(o.table, ('id',)), read_table(o.flagged), Path(o.out)
-    ranked = flagged.sort_values('rank') if 'rank' in flagged else flagged
-    worst = set(ranked['id'].astype(str).head(round(o.share*len(df))))
+    first = flagged.sort_values('qc_rank').head(round(o.share*len(df)))
+    worst = set(first['id'][first.qc_flags.fillna('') != ''].astype(str))
     train, test = df[df.split.eq('train') & df.crop_path.notna()], test_rows(df)
     bad = train['id'].isin(worst)
     spared = train[~bad].sample(bad.sum(), random_state=o.seed)['id']
-    print(f'{len(train)} training films, {bad.sum()} of them in the worst {o.share:.0%}; {len(test)} films judge, {test["id"].isin(worst).sum()} of them in the worst {o.share:.0%}')
+    print(f'{len(train)} training films, {bad.sum()} of them flagged among the worst {o.share:.0%}; {len(test)} films judge, {test["id"].isin(worst).sum()} of them flagged among the worst {o.share:.0%}')
     kw = dict(arch=o.arch, weights=None if o.weights == 'none' else o.weights, size=o.size, start_size=o.start_size, epochs=o.epochs, augment='light', valid_pct=.02,
               keep='last', judge_on='test', seed=o.seed, cache=out, log=print)
     runs = {}
     for name, gone in dict(unfiltered=set(spared), filtered=set(train['id'][bad])).items():
         print(name)
         runs[name] = train_df(df[~df['id'].isin(gone)], out/name, name=name, **kw).valid.assign(model=name)
-    for what, keep in {'all films that judge': lambda d: d, 'those outside the worst share': lambda d: d[~d['id'].isin(worst)]}.items():
+    for what, keep in {'all films that judge': lambda d: d, 'those that are not flagged': lambda d: d[~d['id'].isin(worst)]}.items():
         print(f'\n{what}\n{compare_df({k: keep(v) for k, v in runs.items()}).round(3).to_string(index=False)}')
     write_csv(pd.concat(runs.values())[['id', 'sex', 'age_months', 'pred_months', 'model']], out/'predictions.csv')
 
