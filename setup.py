@@ -22,6 +22,7 @@ setup(
     long_description=(ROOT/'README.md').read_text('utf-8') if (ROOT/'README.md').exists() else '',
     long_description_content_type='text/markdown',
     packages=['boneage'],
+    include_package_data=False, # only what the next line names
     package_data={'boneage': ['weights/*']},
     install_requires=lines(cfg['requirements']),
     extras_require={k: lines(v) for k, v in section('extras').items()},

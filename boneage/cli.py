@@ -88,6 +88,7 @@ def _with(df, *columns): # a table in which every film failed lacks the columns 
 def rsna(
     folder:str, # Folder with the RSNA files in any layout, or where --download shall put them
     out:str='data/rsna/films.csv', # Table to write; missing.csv goes beside it
+    holdout:bool=False, # Mark the tenth of the training films that the library's weights have never seen as split test
     download:bool=False, # Fetch the public training and validation archives first (11 GB)
 ):
     "Make a table from the files of the RSNA Pediatric Bone Age Challenge 2017"
@@ -95,25 +96,27 @@ def rsna(
     if download: r.download_rsna(folder)
     df = r.rsna_manifest(folder, verbose=False)
     missing, test = r.missing_df(df), df[df.split == 'test']
+    if holdout: df = r.hold_out(df)
     _save(df, out)
     with _writing(Path(out).with_name('missing.csv')): core.write_csv(missing, Path(out).with_name('missing.csv'))
     _say(df.attrs['summary'])
     if len(test): _say(f'test truth: {r.truth_name(test)}')
+    if holdout: _say(f"{len(r.holdout_ids() & set(df['id']))} training films set apart as split test")
     _say(f"{out}: {len(df)} films; {Path(out).with_name('missing.csv')}: {len(missing)} without a match")
 
 # %% ../nbs/cli.ipynb #3b244f68
 def segment(
     films:str, # Table with id and path, a folder of films, or a film
     out:str='work', # Workspace folder: masks/ and segmented.csv
-    segmenter:str='classical', # classical, vit_b, vit_l, vit_h, or a SAM checkpoint
-    checkpoint:str=None, # File with SAM's weights; without it the official file is fetched once
+    segmenter:str='hand_vit_tiny', # hand_vit_tiny, classical, vit_b, vit_l, vit_h, or a SAM checkpoint
+    checkpoint:str=None, # File with SAM's weights; without it hand_vit_tiny takes those that ship, the others fetch theirs once
     mode:str='prompt', # How SAM is asked: prompt (fast) or auto
     jobs:int=1, # Processes; -1 uses all cores
     redo:bool=False, # Segment again what is already done
 ):
     "Find the hand on every film"
     from boneage import segmentation as s
-    if checkpoint and segmenter == 'classical': raise ValueError('--checkpoint goes with --segmenter vit_b, vit_l or vit_h; the classical one has no weights')
+    if checkpoint and segmenter == 'classical': raise ValueError('--checkpoint goes with --segmenter hand_vit_tiny, vit_b, vit_l or vit_h; the classical one has no weights')
     t0, df = time.time(), _table(films)
     kw = {} if segmenter == 'classical' else dict(mode=mode) | (dict(checkpoint=checkpoint) if checkpoint else {})
     with _about(films): df = _with(s.segment_df(df, out, s.get_segmenter(segmenter, **kw), n_jobs=jobs, redo=redo), 'mask_path')
@@ -212,15 +215,17 @@ def review(
 def train(
     table:str, # cropped.csv or kept.csv, with sex and age_months
     out:str='work/model', # Folder for checkpoint, curves, the released model and predictions.csv on the held-out films
-    arch:str='resnet50', # Network: resnet50, resnet34, resnet18 or tiny
+    arch:str='resnet50', # Network: resnet50, resnet34, resnet18, efficientnet_lite0 or tiny
     weights:str='imagenet', # Start: imagenet, none, or a file
     size:int=256, # Side of the network's input, px
+    start_size:int=None, # Side in the first epochs, px: smaller films first are quicker; without it the full side
     epochs:int=20, # Passes over the training films
     bs:int=32, # Films in a batch
     lr:float=None, # Highest learning rate; without it the one that suits the network
-    augment:str='light', # Augmentation: light or none
+    augment:str='light', # Augmentation: light, strong or none
     valid_pct:float=.2, # Share held out where the table has no validation rows
     keep:str='best', # Release the best epoch, chosen on the held-out films, or the last
+    judge_on:str='valid', # Films that the model's error and intervals come from: valid, or test for those the table sets apart
     precision:str='auto', # auto, fp32, bf16 or fp16
     seed:int=42, # Of split, network, order and augmentation
     restart:bool=False, # Begin again instead of going on with what the folder holds
@@ -232,8 +237,8 @@ def train(
     crop, weights = _crop_made(df), None if weights == 'none' else weights
     with _writing(out): Path(out).mkdir(parents=True, exist_ok=True)
     from boneage import train_fastai as t
-    with _about(table), _checkpoints(out): run = t.train_df(df, out, arch=arch, weights=weights, size=size, epochs=epochs, bs=bs, lr=lr, augment=augment, valid_pct=valid_pct,
-        keep=keep, precision=precision, seed=seed, name=name, dtype=dtype, crop=crop, resume=not restart, log=_say)
+    with _about(table), _checkpoints(out): run = t.train_df(df, out, arch=arch, weights=weights, size=size, start_size=start_size, epochs=epochs, bs=bs, lr=lr, augment=augment, valid_pct=valid_pct,
+        keep=keep, judge_on=judge_on, precision=precision, seed=seed, name=name, dtype=dtype, crop=crop, cache=out, resume=not restart, log=_say)
     _save(run.valid, Path(out)/'predictions.csv')
     for why, n in run.left_out.why.value_counts().items(): _say(f'  {n} films left out: {why}')
     _say(f"{run.release}: {len(run.valid)} held-out films in {Path(out)/'predictions.csv'}")
@@ -262,7 +267,7 @@ def predict(
     *films:str, # Films, folders of films, or tables with id, path and sex
     sex:str=None, # F or M, for films whose sex neither table nor DICOM header tells
     model:str=None, # Released model: a file, a training's folder or a name; without it the one in the library
-    segmenter:str=None, # classical, vit_b, vit_l or vit_h; without it the one that drew the model's training masks
+    segmenter:str=None, # hand_vit_tiny, classical, vit_b, vit_l or vit_h; without it the one that drew the model's training masks
     out:str='predictions.csv', # Table to write where there are several films
     picture:str=None, # PNG with what was seen, for a single film
     jobs:int=1, # Films read at a time; -1 uses all cores
@@ -310,8 +315,8 @@ def _predict_one(predictor, film, sex, picture):
 # %% ../nbs/cli.ipynb #d822b01d
 def demo(
     out:str='data/demo', # Folder for everything it makes
-    films:int=128, # Synthetic films to draw, some with a fault
-    epochs:int=40, # Passes of the small network over the training films
+    films:int=300, # Synthetic films to draw, some with a fault
+    epochs:int=60, # Passes of the small network over the training films
     size:int=96, # Side of the network's input, px
     seed:int=0, # For films, split and training
     jobs:int=2, # Processes
@@ -371,10 +376,10 @@ def overview()->str: # Text
     return f'{_version()}: bone age from left-hand radiographs. Research use only, not a medical device.\n\nboneage COMMAND --help\n\n{rows}'
 
 # %% ../nbs/cli.ipynb #bd5acaa2
-RANGES = dict(size=(16, 8192), margin=(0, 1), jobs=(-64, 1024), limit=(0, 100_000), epochs=(1, 100_000), bs=(1, 4096), lr=(1e-8, 1), valid_pct=(.001, .999),
+RANGES = dict(size=(16, 8192), start_size=(16, 8192), margin=(0, 1), jobs=(-64, 1024), limit=(0, 100_000), epochs=(1, 100_000), bs=(1, 4096), lr=(1e-8, 1), valid_pct=(.001, .999),
               seed=(0, 2**31), films=(24, 100_000), port=(1024, 65_535), side=(120, 2000))
-CHOICES = dict(mode=('prompt', 'auto'), unsure=('keep', 'drop'), undecided=('keep', 'drop'), disagree=('strict', 'lenient', 'unsure', 'majority'), arch=('resnet50', 'resnet34', 'resnet18', 'tiny'), augment=('light', 'none'),
-               keep=('best', 'last'), precision=('auto', 'fp32', 'bf16', 'fp16'), dtype=('fp32', 'fp16'))
+CHOICES = dict(mode=('prompt', 'auto'), unsure=('keep', 'drop'), undecided=('keep', 'drop'), disagree=('strict', 'lenient', 'unsure', 'majority'), arch=('resnet50', 'resnet34', 'resnet18', 'efficientnet_lite0', 'tiny'), augment=('light', 'strong', 'none'),
+               keep=('best', 'last'), judge_on=('valid', 'test'), precision=('auto', 'fp32', 'bf16', 'fp16'), dtype=('fp32', 'fp16'))
 
 def _bad_value(args): # what is wrong with the options, '' if nothing
     for k, v in args.items():

@@ -21,7 +21,7 @@ import cv2, numpy as np, pandas as pd
 
 from .core import FilmError, Refusal, Radiograph, check_manifest, dicom_row, load_film, months2ym, outline, run_rows, to_sex
 from .cropping import Crop, crop_film
-from .segmentation import SEGMENTERS, HandMask, get_segmenter
+from .segmentation import DEFAULT_SEGMENTER, SEGMENTERS, HandMask, get_segmenter
 
 # %% ../nbs/05_predict.ipynb #9a35cca8
 NOTICE = 'research use only, not a medical device'
@@ -129,9 +129,9 @@ def crop_settings(
 def card_segmenter(
     model, # BoneAgeModel
 )->str: # Name in `SEGMENTERS`
-    "The segmenter that drew the training masks; the classical one where the card doesn't say"
+    "The segmenter that drew the training masks; the default one where the card doesn't say"
     named = [s for s in model.card['preprocessing'].get('segmenter') or () if s in SEGMENTERS]
-    return named[0] if len(named) == 1 else 'classical'
+    return named[0] if len(named) == 1 else DEFAULT_SEGMENTER
 
 # %% ../nbs/05_predict.ipynb #5b066ed4
 class BoneAgePredictor:

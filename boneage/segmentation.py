@@ -7,19 +7,20 @@ Docs: https://boneage.github.io/boneage/segmentation.html.md"""
 # %% auto #0
 __all__ = ['SAM_MODELS', 'CENTRE_SIGMA', 'CLEFT_DEPTH', 'HAND_RULES', 'RULE_WORDS', 'WORK_SIDE', 'COARSE_SIDE', 'MIN_FILM',
            'FIELD_ANGLES', 'LEVELS', 'FREE_BORDER', 'EDGE_AT', 'BORDER_STRIP', 'REACH', 'PLATE', 'CLOSE_RADIUS',
-           'SAM_SIDE', 'SEGMENTERS', 'PNG_END', 'dice', 'to_sam_input', 'SamModel', 'sha256', 'how_to_get',
-           'check_checkpoint', 'weights_folder', 'fetch_checkpoint', 'read_weights', 'which_sam', 'load_sam',
-           'small_sam', 'records_df', 'show_records', 'mask_record', 'pixel_weights', 'count_clefts', 'mask_features',
-           'not_a_hand', 'pick_hand', 'work_size', 'to_frame', 'field_angle', 'find_field', 'film_field', 'fill_holes',
-           'level_masks', 'skin_level', 'refine_mask', 'cut_border', 'classical_record', 'clean_mask', 'hand_prompts',
-           'prompt_records', 'auto_records', 'HandMask', 'Segmenter', 'ClassicalSegmenter', 'SamSegmenter',
-           'weights_id', 'get_segmenter', 'segment_row', 'whole_png', 'segment_df']
+           'SAM_SIDE', 'DEFAULT_SEGMENTER', 'SEGMENTERS', 'PNG_END', 'dice', 'to_sam_input', 'SamModel', 'sha256',
+           'how_to_get', 'known_file', 'check_checkpoint', 'weights_folder', 'fetch_checkpoint', 'read_weights',
+           'which_sam', 'find_checkpoint', 'load_sam', 'records_df', 'show_records', 'mask_record', 'pixel_weights',
+           'count_clefts', 'mask_features', 'not_a_hand', 'pick_hand', 'work_size', 'to_frame', 'field_angle',
+           'find_field', 'film_field', 'fill_holes', 'level_masks', 'skin_level', 'refine_mask', 'cut_border',
+           'classical_record', 'clean_mask', 'hand_prompts', 'prompt_records', 'auto_records', 'HandMask', 'Segmenter',
+           'ClassicalSegmenter', 'SamSegmenter', 'weights_id', 'get_segmenter', 'segment_row', 'whole_png',
+           'segment_df']
 
 # %% ../nbs/00_segmentation.ipynb #229f617d
 "From a radiograph to the mask of its hand, or to a reason why there is none."
 
 # %% ../nbs/00_segmentation.ipynb #2e9529a7
-import hashlib, os
+import hashlib, importlib, json, os
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -47,28 +48,35 @@ def to_sam_input(pixels:np.ndarray # uint8 HxW, bone bright
     return np.repeat(pixels[..., None], 3, axis=2)
 
 # %% ../nbs/00_segmentation.ipynb #f99d3a36
-def _official(name): # SAM with random weights, by segment-anything's own registry
-    return _sam_package().sam_model_registry[name]()
-
 def _sam_package():
     try: import segment_anything
     except ImportError as e: raise ImportError('SAM needs segment-anything and torch: pip install segment-anything torch torchvision') from e
     return segment_anything
+
+def _official(name, weights): # by segment-anything's own registry
+    return _sam_package().sam_model_registry[name]()
+
+def _hand_sam(): # a later page, and torch with it: imported by name, when asked for
+    return importlib.import_module('boneage.hand_sam')
+
+def _hand(weights): # of the image size that the weights have
+    return _hand_sam().hand_vit_tiny(weights['image_encoder.pos_embed'].shape[1]*_hand_sam().STRIDE)
 
 # %% ../nbs/00_segmentation.ipynb #d93cd52e
 @dataclass(frozen=True)
 class SamModel:
     "A SAM this library knows by name"
     name: str
-    build: object      # () -> Sam with random weights
+    build: object      # state dict -> Sam that it fits, with random weights
     embed_dim: int     # width of the image encoder
     file: str = ''     # checkpoint file
     url: str = ''      # where it is fetched; empty when it ships with the package
-    size: int = 0      # bytes
-    sha256: str = ''   # of the file
+    size: int = 0      # bytes; 0 when the card beside the file knows
+    sha256: str = ''   # of the file; empty when the card knows
 
 _URL = 'https://dl.fbaipublicfiles.com/segment_anything/'
-SAM_MODELS = {n: SamModel(n, partial(_official, n), d, f, _URL + f, s, h) for n, d, f, s, h in (
+SAM_MODELS = {'hand_vit_tiny': SamModel('hand_vit_tiny', _hand, 96, 'hand_vit_tiny.safetensors')} | {
+    n: SamModel(n, partial(_official, n), d, f, _URL + f, s, h) for n, d, f, s, h in (
     ('vit_b',  768, 'sam_vit_b_01ec64.pth',  375042383, 'ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912'),
     ('vit_l', 1024, 'sam_vit_l_0b3195.pth', 1249524607, '3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622'),
     ('vit_h', 1280, 'sam_vit_h_4b8939.pth', 2564550879, 'a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e'))}
@@ -81,8 +89,21 @@ def sha256(path # Any file
 
 def how_to_get(m:SamModel)->str: # One sentence
     "How a model's checkpoint is obtained"
-    if not m.url: return f'{m.file} ships with boneage: install the package again'
+    if not m.url: return f'{m.file} and its card ship with boneage: install the package again, or copy both files again'
     return f'download {m.url} ({m.size/1e6:.0f} MB) and pass checkpoint=<path>, or leave `checkpoint` out and it is fetched'
+
+# %% ../nbs/00_segmentation.ipynb #79a6ac69
+def known_file(path, # Checkpoint file
+               m:SamModel # What it should be
+              )->tuple|None: # Bytes and SHA-256; None for somebody's own weights
+    "What a checkpoint must be: by its official name, else by the card beside it"
+    path = Path(path); card = path.with_suffix('.json')
+    if path.name == m.file and m.sha256: return m.size, m.sha256
+    if not card.is_file():
+        if path.name != m.file: return None
+        raise FileNotFoundError(f'{card}: no such card; expected it beside {path.name}, to check the weights by: {how_to_get(m)}')
+    try: o = json.loads(card.read_text()); return int(o['bytes']), str(o['sha256'])
+    except (ValueError, KeyError, TypeError) as e: raise ValueError(f'{card}: no card of weights; expected JSON with bytes and sha256: {how_to_get(m)}') from e
 
 def check_checkpoint(path, # Checkpoint file
                      m:SamModel # What it should be
@@ -90,10 +111,11 @@ def check_checkpoint(path, # Checkpoint file
     "Compare a checkpoint with what is known about it"
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f'{path}: no such checkpoint; expected the weights of {m.name}: {how_to_get(m)}')
-    if path.name != m.file: return   # somebody's own weights: nothing is known but the architecture
-    if path.stat().st_size != m.size:
-        raise ValueError(f'{path}: {path.stat().st_size} bytes, expected {m.size}: cut off or altered; delete it, then {how_to_get(m)}')
-    if (h := sha256(path)) != m.sha256: raise ValueError(f'{path}: SHA-256 is {h}, expected {m.sha256}: altered; delete it, then {how_to_get(m)}')
+    size, digest = known_file(path, m) or (None, None)
+    if size is None: return   # nothing is known but the architecture
+    if path.stat().st_size != size:
+        raise ValueError(f'{path}: {path.stat().st_size} bytes, expected {size}: cut off or altered; delete it, then {how_to_get(m)}')
+    if (h := sha256(path)) != digest: raise ValueError(f'{path}: SHA-256 is {h}, expected {digest}: altered; delete it, then {how_to_get(m)}')
 
 # %% ../nbs/00_segmentation.ipynb #80e1808a
 def weights_folder()->Path:
@@ -157,49 +179,30 @@ def which_sam(sd, path='')->str: # Name in SAM_MODELS
     return found[pe.shape[-1]]
 
 # %% ../nbs/00_segmentation.ipynb #f54984c4
-def load_sam(name:str|None='vit_b', # Key of SAM_MODELS; None reads it off the checkpoint
-             checkpoint=None, # File; None looks in the package and the cache, then downloads
+def find_checkpoint(m:SamModel # Model
+                   )->Path: # Its file
+    "Where a model's weights lie: in the package, else in the cache, else they are fetched"
+    import boneage
+    shipped = Path(boneage.__file__).parent/'weights'/m.file
+    return shipped if shipped.is_file() or not m.url else fetch_checkpoint(m)
+
+def load_sam(name:str='hand_vit_tiny', # Key of SAM_MODELS
+             checkpoint=None, # File; None takes what `find_checkpoint` finds
              device:str|None=None # 'cpu', 'cuda'...; None takes a GPU if there is one
             ): # segment_anything Sam, in evaluation mode
     "Build a SAM and load its weights"
     import torch
     _sam_package()
-    if name is None: name = which_sam(sd := read_weights(checkpoint), checkpoint)
-    elif name not in SAM_MODELS: raise ValueError(f'no SAM is called {name!r}; known are {", ".join(SAM_MODELS)}')
+    if name not in SAM_MODELS: raise ValueError(f'no SAM is called {name!r}; known are {", ".join(SAM_MODELS)}')
     m = SAM_MODELS[name]
-    path = Path(checkpoint) if checkpoint else _find_checkpoint(m)
+    path = Path(checkpoint) if checkpoint else find_checkpoint(m)
     check_checkpoint(path, m)
     sd = read_weights(path)
     if (holds := which_sam(sd, path)) != name: raise ValueError(f'{path}: holds the weights of {holds}, but {name} was asked for; say {holds!r} or give the other file')
-    sam = m.build()
+    sam = m.build(sd)
     try: sam.load_state_dict(sd)
     except RuntimeError as e: raise ValueError(f'{path}: does not fit {name}: {str(e).splitlines()[1].strip()[:200]}') from e
     return sam.float().to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval()
-
-def _find_checkpoint(m): # shipped, else cached, else fetched
-    here = Path(__file__).parent/'weights'/m.file if '__file__' in globals() else Path(m.file)
-    return here if here.is_file() else fetch_checkpoint(m)
-
-# %% ../nbs/00_segmentation.ipynb #f1c297e1
-def small_sam(image_size:int=256, # px; longer side the encoder sees, a multiple of 16
-              embed_dim:int=96, # Width of the encoder
-              depth:int=4, # Its blocks
-              *, num_heads:int=3, # Its attention heads
-              out_chans:int=64, # Width of embedding, prompts and decoder
-              seed:int|None=None # For reproducible random weights
-             ): # segment_anything Sam with random weights
-    "A small Sam through the official parametric classes"
-    import torch
-    from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None: torch.manual_seed(seed)
-        enc = ImageEncoderViT(img_size=image_size, patch_size=16, embed_dim=embed_dim, depth=depth, num_heads=num_heads, out_chans=out_chans,
-                              norm_layer=partial(torch.nn.LayerNorm, eps=1e-6), use_rel_pos=True, window_size=7, global_attn_indexes=(depth-1,))
-        grid = (image_size//16,)*2
-        prm = PromptEncoder(embed_dim=out_chans, image_embedding_size=grid, input_image_size=(image_size,)*2, mask_in_chans=16)
-        two = TwoWayTransformer(depth=2, embedding_dim=out_chans, mlp_dim=4*out_chans, num_heads=4)
-        dec = MaskDecoder(transformer_dim=out_chans, transformer=two, iou_head_hidden_dim=out_chans)
-        return Sam(enc, prm, dec, [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]).eval()
 
 # %% ../nbs/00_segmentation.ipynb #97845001
 def records_df(records:list # SAM records
@@ -619,15 +622,22 @@ class Segmenter:
         try: return self._segment(pixels)
         except Refusal as e: return HandMask(np.zeros(pixels.shape, bool), status='refused', reason=str(e), pixels=pixels)
 
+    def finish(self, mask:np.ndarray, # bool HxW, the picked one
+               img:np.ndarray, # uint8 HxW
+               field:np.ndarray # bool HxW, inside the frame
+              )->np.ndarray: # bool HxW
+        "Last touches: close, fill, one piece"
+        return clean_mask(mask)
+
     def _segment(self, pixels):
         if min(pixels.shape) < MIN_FILM: raise Refusal(f'no hand found: {pixels.shape[1]} x {pixels.shape[0]} px are too few, a film has at least {MIN_FILM} a side')
         img = work_size(pixels, self.side)
         if np.ptp(img) == 0: raise Refusal(f'no hand found: the whole film is grey level {img.flat[0]}')
         field = film_field(img)
         r = pick_hand(self.records(img, field), img, field=field, rules=self.rules)
-        mask = clean_mask(r['segmentation'])
+        mask = self.finish(r['segmentation'], img, field)
         f = mask_features(mask, img, field=field)
-        return HandMask(to_frame(mask, pixels.shape), r['predicted_iou'], r['stability_score'], f['area'], f['weight'], pixels=pixels)
+        return HandMask(to_frame(mask, pixels.shape), float(np.clip(r['predicted_iou'], 0, 1)), r['stability_score'], f['area'], f['weight'], pixels=pixels)
 
 # %% ../nbs/00_segmentation.ipynb #a14ce527
 class ClassicalSegmenter(Segmenter):
@@ -647,54 +657,68 @@ SAM_SIDE = 1024  # px; what the official encoders see
 
 class SamSegmenter(Segmenter):
     "SAM in prompted or automatic mode, and the rule that picks the hand"
-    def __init__(self, name:str|None='vit_b', # Key of SAM_MODELS; None reads it off the checkpoint
-                 checkpoint=None, # File; None looks in the package and the cache, then downloads
+    def __init__(self, name:str, # Key of SAM_MODELS
+                 checkpoint=None, # File; None takes what `find_checkpoint` finds
                  mode:str='prompt', # 'prompt' or 'auto'
-                 *, sam=None, # A Sam already built, instead of name and checkpoint
+                 *, sam=None, # A Sam already built, instead of the checkpoint
                  device:str|None=None, # 'cpu', 'cuda'...; None takes a GPU if there is one
+                 side:int|None=None, # px; longer side at which masks are drawn; None: what the encoder sees, at most SAM_SIDE
                  rules:dict=HAND_RULES, # Feature -> (lowest, highest)
                  generator:dict|None=None # Arguments of SamAutomaticMaskGenerator for 'auto'
                 ):
         if mode not in ('prompt', 'auto'): raise ValueError(f"mode is {mode!r}; expected 'prompt' or 'auto'")
-        self.mode, self.rules, self.generator, self._given = mode, rules, dict(generator or {}), sam
+        self.name, self.mode, self.rules, self.generator, self._given = name, mode, rules, dict(generator or {}), sam
         self._where = name, str(checkpoint) if checkpoint else None, device
-        net = self.sam
-        self.side = min(SAM_SIDE, net.image_encoder.img_size)
-        self.name = name or which_sam(net.state_dict())
-        self.settings = f'{self.name}, {weights_id(net)}, {mode}, {sorted(self.generator.items())}, {sorted(rules.items())}'
+        if checkpoint: _load_once.cache_clear()   # the file may be another by now
+        self.side = side or min(SAM_SIDE, self.sam.image_encoder.img_size)
+        grid = sorted(self.generator.items()) if mode == 'auto' else ''
+        self.settings = f'{name}, {weights_id(self.sam)}, {mode}{grid}, {self.side} px, {sorted(rules.items())}'
     @property
     def sam(self): return self._given if self._given is not None else _load_once(*self._where)
-    def records(self, img:np.ndarray, # uint8 HxW
-                field:np.ndarray|None=None # bool HxW, inside the frame
-               )->list: # SAM records
-        "Candidates by prompts or by a grid of points"
-        rgb = to_sam_input(img)
-        return prompt_records(self.sam, rgb, hand_prompts(img, field)) if self.mode == 'prompt' else auto_records(self.sam, rgb, **self.generator)
+
+# %% ../nbs/00_segmentation.ipynb #3bf5de78
+def _prompts(self, img, field): # uint8 HxW, bool HxW -> dicts for SamPredictor.predict
+    "What is asked in prompted mode"
+    return hand_prompts(img, field)
+SamSegmenter.prompts = _prompts
+
+def _records(self, img:np.ndarray, # uint8 HxW
+             field:np.ndarray|None=None # bool HxW, inside the frame
+            )->list: # SAM records
+    "Candidates by prompts or by a grid of points"
+    rgb = to_sam_input(img)
+    return prompt_records(self.sam, rgb, self.prompts(img, field)) if self.mode == 'prompt' else auto_records(self.sam, rgb, **self.generator)
+SamSegmenter.records = _records
 
 # %% ../nbs/00_segmentation.ipynb #282e3a88
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _load_once(name, checkpoint, device): return load_sam(name, checkpoint, device)
 
 def weights_id(sam # segment_anything Sam
               )->str: # Eight hexadecimal digits
     "A short fingerprint of a network's weights, so that other weights redo a folder"
     h = hashlib.sha256()
-    for k, v in sam.state_dict().items(): h.update(f'{k}{tuple(v.shape)}{float(v.float().sum()):.6g}{float(v.flatten()[-1]):.6g}'.encode())
+    for k, v in sam.state_dict().items(): h.update(k.encode()); h.update(v.detach().cpu().contiguous().numpy())
     return h.hexdigest()[:8]
 
 # %% ../nbs/00_segmentation.ipynb #70ba230c
-SEGMENTERS = {'classical': ClassicalSegmenter, **{n: partial(SamSegmenter, n) for n in SAM_MODELS}}  # name -> callable that builds it
+DEFAULT_SEGMENTER = 'hand_vit_tiny'
 
-def get_segmenter(name='classical', # Key of SEGMENTERS, path of a SAM checkpoint, or a segmenter
+def _hand_segmenter(**kwargs): return _hand_sam().HandSam(**kwargs)
+
+SEGMENTERS = {'hand_vit_tiny': _hand_segmenter, 'classical': ClassicalSegmenter} | {n: partial(SamSegmenter, n) for n in ('vit_b', 'vit_l', 'vit_h')} # name -> callable that builds it
+
+def get_segmenter(name=DEFAULT_SEGMENTER, # Key of SEGMENTERS, path of a SAM checkpoint, or a segmenter
                   **kwargs # Passed on to the segmenter
                  )->Segmenter:
     "A segmenter by name"
     if hasattr(name, 'segment'): return name
     if name in SEGMENTERS: return SEGMENTERS[name](**kwargs)
-    if Path(name).suffix in ('.pth', '.pt', '.safetensors'):
-        if not Path(name).is_file(): raise FileNotFoundError(f'{name}: no such checkpoint; expected a SAM state dict (.pth) or safetensors, or one of {", ".join(SEGMENTERS)}')
-        return SamSegmenter(None, name, **kwargs)
-    raise ValueError(f'no segmenter is called {name!r}; known are {", ".join(SEGMENTERS)}, or the path of a SAM checkpoint')
+    if Path(name).suffix not in ('.pth', '.pt', '.safetensors'):
+        raise ValueError(f'no segmenter is called {name!r}; known are {", ".join(SEGMENTERS)}, or the path of a SAM checkpoint')
+    if not Path(name).is_file(): raise FileNotFoundError(f'{name}: no such checkpoint; expected a SAM state dict (.pth) or safetensors, or one of {", ".join(SEGMENTERS)}')
+    if 'checkpoint' in kwargs: raise ValueError(f'two checkpoints: {name} and {kwargs["checkpoint"]}; give one')
+    return SEGMENTERS[which_sam(read_weights(name), name)](checkpoint=name, **kwargs)
 
 # %% ../nbs/00_segmentation.ipynb #192db535
 def segment_row(row, # Manifest row with id, path and perhaps aspect
@@ -721,7 +745,7 @@ def whole_png(path # Any file
 # %% ../nbs/00_segmentation.ipynb #b91d85e3
 def segment_df(df:pd.DataFrame, # Manifest: id, path and perhaps aspect
                out, # Workspace folder
-               segmenter='classical', # What `get_segmenter` takes
+               segmenter=DEFAULT_SEGMENTER, # What `get_segmenter` takes
                *, n_jobs:int|None=1, # Processes; None follows joblib.parallel_config
                redo:bool=False # Do every film again
               )->pd.DataFrame: # With mask_path, segmenter, predicted_iou, stability_score, mask_area, mask_weight, seg_status, seg_error

@@ -6,6 +6,8 @@ from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parents[1]
 
+QUARTO_ONLY = 'format-links', 'commonmark', 'keep-md', 'html-math-method', 'output-file' # settings that smalldocs leaves to Quarto
+
 def stage():
     "Notebooks with their doc cells filled in, in `_proc`, the folder that Quarto would render; returns it"
     from nbdev.quarto import refresh_quarto_yml
@@ -21,8 +23,10 @@ def render(proc):
     "Render with smalldocs; returns the folder of the site"
     res = subprocess.run([sys.executable, '-m', 'smalldocs', 'render', str(proc)], capture_output=True, text=True)
     if res.returncode: res = subprocess.run([str(Path(sys.executable).parent/'smalldocs'), 'render', str(proc)], capture_output=True, text=True)
-    print(res.stdout[-2000:], res.stderr[-2000:])
-    if res.returncode: raise SystemExit('smalldocs could not render the site')
+    lines = (res.stdout + res.stderr).splitlines()
+    odd = [o for o in lines if 'warning' in o.lower() and not any(k in o for k in QUARTO_ONLY)]
+    print('\n'.join(odd or lines[:1]))
+    if res.returncode or odd: raise SystemExit('smalldocs could not render the site without a complaint')
     return next(p for p in (proc/'_docs', ROOT/'_docs') if (p/'index.html').exists())
 
 def readme():
@@ -31,7 +35,7 @@ def readme():
     text, pics = [], {}
     for i, c in enumerate(json.loads((ROOT/'nbs/index.ipynb').read_text('utf-8'))['cells']):
         src = ''.join(c['source'])
-        if c['cell_type'] == 'markdown': text.append(re.sub(r'\((\w+)\.ipynb\)', r'(nbs/\1.ipynb)', src))
+        if c['cell_type'] == 'markdown': text.append(re.sub(r'\(([\w/]+)\.ipynb\)', r'(nbs/\1.ipynb)', src))
         for o in c.get('outputs', []):
             if 'image/png' not in o.get('data', {}): continue
             name = f'index_files/figure-commonmark/cell-{i+1}-output-1.png'

@@ -20,7 +20,7 @@ def test_no_torch_until_it_is_needed(module):
     heavy = fresh(f'import sys, boneage.{module}; print([m for m in ("torch","fastai","segment_anything","pydicom","ipywidgets") if m in sys.modules])')
     assert heavy == '[]'
 
-ORDER = ['core', ('rsna', 'phantom', 'segmentation', 'cropping', 'qc_widgets', 'evaluate'), 'train_fastai', 'predict', 'cli']
+ORDER = ['core', ('rsna', 'phantom', 'segmentation', 'cropping', 'qc_widgets', 'evaluate'), 'hand_sam', 'train_fastai', 'predict', 'cli']
 
 def test_nobody_imports_a_later_module():
     rank = {m: i for i, group in enumerate(ORDER) for m in ([group] if isinstance(group, str) else group)}

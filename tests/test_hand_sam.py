@@ -1,5 +1,5 @@
 "The small hand SAM: official classes and keys, prompts, scores, refusals, damaged weights, training that goes on, the whole pipeline, real films."
-import json, pickle, shutil, subprocess, sys
+import hashlib, json, pickle, shutil, subprocess, sys
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 torch = pytest.importorskip('torch')
@@ -8,10 +8,12 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from boneage import hand_sam as H
 from boneage.core import read_mask
 from boneage.phantom import NONHANDS, make_nonhand, make_phantom
-from boneage.segmentation import dice, segment_df, to_sam_input
+from boneage.segmentation import SAM_MODELS, SamSegmenter, dice, find_checkpoint, get_segmenter, load_sam, segment_df, to_sam_input
+
+WEIGHTS = find_checkpoint(SAM_MODELS['hand_vit_tiny'])
 
 @pytest.fixture(scope='module')
-def sam(): return H.load_hand_sam()
+def sam(): return load_sam()
 
 @pytest.fixture(scope='module')
 def seg(): return H.HandSam()
@@ -28,8 +30,8 @@ def test_official_classes(sam):
         assert type(o) is cls
 
 def test_weights_are_small_and_match_their_card():
-    card = json.loads(H.WEIGHTS.with_suffix('.json').read_text())
-    assert H.WEIGHTS.stat().st_size == card['bytes'] < 20e6
+    card = json.loads(WEIGHTS.with_suffix('.json').read_text())
+    assert WEIGHTS.stat().st_size == card['bytes'] < 20e6
     assert {'name', 'data', 'made_by', 'licence', 'metrics', 'sha256', 'image_size'} <= set(card)
     assert '/work' not in json.dumps(card)
 
@@ -96,23 +98,88 @@ def test_a_folder_on_two_processes(seg, phantoms, tmp_path):
     assert (df.segmenter == 'hand_vit_tiny').all() and (df.seg_status == 'ok').sum() >= 3
     for r in df[df.seg_status == 'ok'].itertuples(): assert dice(read_mask(r.mask_path), read_mask(r.true_mask_path)) > .9
 
+# ---------------------------------------------------------------- one word, one network a process
+
+def test_it_is_the_default_and_other_words_work(seg):
+    import inspect
+    from boneage import cli, segmentation
+    assert get_segmenter().name == inspect.signature(segment_df).parameters['segmenter'].default == inspect.signature(cli.segment).parameters['segmenter'].default == 'hand_vit_tiny'
+    assert type(get_segmenter(str(WEIGHTS))) is H.HandSam and get_segmenter(str(WEIGHTS)).settings == seg.settings
+    assert get_segmenter('classical').name == 'classical'
+    assert 'torch' not in subprocess.run([sys.executable, '-c', 'import sys, boneage.segmentation; boneage.segmentation.get_segmenter("classical"); print(*sys.modules)'], capture_output=True, text=True, check=True).stdout.split()
+
+def test_both_modes_find_the_hand():
+    ph = make_phantom(3, 132, 'F', size=256)
+    for mode in ('prompt', 'auto'): assert dice(get_segmenter('hand_vit_tiny', mode=mode).segment(ph.pixels).mask, ph.mask) > .96, mode
+
+@pytest.mark.parametrize('words', [[], ['--mode', 'auto'], ['--segmenter', 'classical'], ['--checkpoint', WEIGHTS], ['--segmenter', WEIGHTS]], ids=['default', 'auto', 'classical', 'checkpoint', 'path'])
+def test_the_command_line_switches_with_a_word(words, phantoms, tmp_path, capfd):
+    from boneage import cli
+    assert cli.main(['segment', str(phantoms.path[0]), '--out', str(tmp_path), *map(str, words)]) == 0
+    o = pd.read_csv(tmp_path/'segmented.csv')
+    assert o.seg_status[0] == 'ok' and o.segmenter[0] == ('classical' if 'classical' in words else 'hand_vit_tiny') and o.predicted_iou.between(0, 1).all()
+
+def test_two_checkpoints_are_one_too_many():
+    with pytest.raises(ValueError, match='two checkpoints'): get_segmenter(str(WEIGHTS), checkpoint='other.pth')
+
+@pytest.mark.parametrize('mode', ['prompt', 'auto'])
+def test_vit_b_runs_through_the_same_object(mode):
+    "Random weights: nothing is found, and that is said. `benchmarks/segmentation.py` asks the whole grid."
+    from segment_anything import sam_model_registry
+    torch.manual_seed(0)
+    s = SamSegmenter('vit_b', sam=sam_model_registry['vit_b']().eval(), mode=mode, generator=dict(points_per_side=2, pred_iou_thresh=-9, stability_score_thresh=-1))
+    assert s.side == 1024
+    o = s.segment(make_phantom(3, size=256).pixels)
+    assert not o.ok and o.reason.startswith('no hand found')
+
+def test_it_travels_without_its_network(seg):
+    assert len(pickle.dumps(seg)) < 2000
+    again = pickle.loads(pickle.dumps(seg))
+    assert again.sam is seg.sam and again.settings == seg.settings     # loaded once in a process
+
+def test_new_weights_in_an_old_place_are_seen(tmp_path):
+    a, b = ({k: v for k, v in H.hand_vit_tiny(64, seed=s).state_dict().items()} for s in (0, 1))
+    say = [get_segmenter(str(H.save_hand_sam(w, tmp_path/'mine.safetensors', {}))).settings for w in (a, b)]
+    assert say[0] != say[1]
+
+def _workload(_):
+    "Threads of a worker that has segmented a film"
+    import torch, os
+    get_segmenter().segment(make_phantom(5, size=128).pixels)
+    return os.getpid(), torch.get_num_threads()
+
+def test_workers_share_the_cores():
+    from joblib import Parallel, cpu_count, delayed
+    for _, n in Parallel(n_jobs=2)(delayed(_workload)(i) for i in range(4)): assert n <= max(1, cpu_count()//2)
+
 # ---------------------------------------------------------------- damaged weights
 
 def copy(tmp_path):
-    for end in ('.safetensors', '.json'): shutil.copy(H.WEIGHTS.with_suffix(end), tmp_path)
-    return tmp_path/H.WEIGHTS.name
+    for end in ('.safetensors', '.json'): shutil.copy(WEIGHTS.with_suffix(end), tmp_path)
+    return tmp_path/WEIGHTS.name
 
-def test_cut_off_weights(tmp_path):
-    p = copy(tmp_path); p.write_bytes(p.read_bytes()[:-7])
-    with pytest.raises(ValueError, match='cut off or altered'): H.load_hand_sam(p)
+def _cut(p): p.write_bytes(p.read_bytes()[:-7])
+def _flip(p): b = bytearray(p.read_bytes()); b[-1] ^= 1; p.write_bytes(bytes(b))
+def _card(p): p.with_suffix('.json').unlink()
+def _torn(p): p.with_suffix('.json').write_text('{"bytes": 5')
+def _empty(p): p.write_bytes(b'')
+def _gone(p): p.unlink()
+def _other(p): H.save_hand_sam({'image_encoder.pos_embed': torch.zeros(1, 4, 4, 768)}, p, {})
+def _key(p): H.save_hand_sam({k: v for k, v in load_sam().state_dict().items() if 'iou_token' not in k}, p, {})
+def _pickled(p): p.write_bytes(pickle.dumps(dict(a=print))); p.with_suffix('.json').write_text(json.dumps(dict(bytes=p.stat().st_size, sha256=hashlib.sha256(p.read_bytes()).hexdigest())))
 
-def test_altered_weights(tmp_path):
-    p = copy(tmp_path); b = bytearray(p.read_bytes()); b[-1] ^= 1; p.write_bytes(bytes(b))
-    with pytest.raises(ValueError, match='SHA-256'): H.load_hand_sam(p)
+@pytest.mark.parametrize('harm,error,words', [(_cut, ValueError, 'bytes, expected .* cut off'), (_flip, ValueError, 'SHA-256 is .*, expected'), (_empty, ValueError, '0 bytes, expected'),
+    (_gone, FileNotFoundError, 'no such checkpoint'), (_card, FileNotFoundError, 'no such card'), (_torn, ValueError, 'no card of weights'), (_other, ValueError, 'holds the weights of vit_b'),
+    (_key, ValueError, 'does not fit hand_vit_tiny.*iou_token'), (_pickled, ValueError, 'not readable as weights')], ids=lambda o: o.__name__.strip('_') if callable(o) and not isinstance(o, type) else '')
+def test_damaged_weights_are_named_before_any_film_is_read(tmp_path, harm, error, words):
+    p = copy(tmp_path); harm(p)
+    with pytest.raises(error, match=words) as e: segment_df(pd.DataFrame(dict(id=['a'], path=['never/read.png'])), tmp_path/'out', H.HandSam(p))
+    assert str(p.with_suffix('')) in str(e.value) and not (tmp_path/'out').exists()
 
-def test_weights_without_a_card(tmp_path):
-    p = copy(tmp_path); p.with_suffix('.json').unlink()
-    with pytest.raises(FileNotFoundError, match='its card'): H.load_hand_sam(p)
+def test_the_command_names_damaged_weights(tmp_path):
+    p = copy(tmp_path); _cut(p)
+    r = subprocess.run([sys.executable, '-m', 'boneage.cli', 'segment', 'never.png', '--out', tmp_path/'out', '--checkpoint', p], capture_output=True, text=True, timeout=120)
+    assert r.returncode == 1 and 'Traceback' not in r.stderr
 
 # ---------------------------------------------------------------- training
 
@@ -146,7 +213,40 @@ def test_the_command_trains_goes_on_and_leaves_weights_that_load(tmp_path):
     a = (tmp_path/'hand_vit_tiny.safetensors').read_bytes()
     r = run(); assert r.returncode == 0, r.stderr
     assert (tmp_path/'hand_vit_tiny.safetensors').read_bytes() == a     # nothing left to do
-    H.load_hand_sam(tmp_path/'hand_vit_tiny.safetensors')
+    load_sam('hand_vit_tiny', tmp_path/'hand_vit_tiny.safetensors')
+
+def test_a_run_that_is_cut_off_ends_as_if_it_was_not(tmp_path):
+    films = [H.synthetic_film(i, 96) for i in (1, 2, 7)]
+    source = [(1., 3, films.__getitem__, True)]
+    def fit(path, log=None): return H.fit_hand_sam(H.hand_vit_tiny(64, seed=0), source, 6, path=path, batch=2, every=2, decay=3, log=log)
+    def stop(step, *_):
+        if step == 4: raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): fit(tmp_path/'cut.pt', stop)
+    seen = []
+    a, b = fit(tmp_path/'cut.pt', lambda step, *_: seen.append(step)), fit(tmp_path/'whole.pt')
+    assert seen == [6] and all(torch.equal(a[k], b[k]) for k in b)
+
+def test_training_starts_from_checked_weights(tmp_path):
+    p = copy(tmp_path); _cut(p)
+    with pytest.raises(ValueError, match='cut off'): H.main(['none', str(tmp_path/'out'), '--init', str(p), '--scale', '.001'])
+
+def test_outlined_films_are_never_learned_from(tmp_path, phantoms):
+    df = phantoms.assign(mask_path=phantoms.true_mask_path, predicted_iou=.99, stability_score=.99, seg_status='ok')
+    df.to_csv(tmp_path/'segmented.csv', index=False)
+    assert set(H.training_films(tmp_path/'segmented.csv', leave_out=df.id[:4]).id) == set(df.id[4:])
+    both = H.training_films(tmp_path/'segmented.csv', tmp_path/'segmented.csv', df.id[:4], 5)
+    assert len(both) == 5 and not set(both.id) & set(df.id[:4]) and (both.why == 'agree').all()
+
+# ---------------------------------------------------------------- no hands
+
+def test_other_kinds_of_pictures_are_mostly_refused(seg):
+    "Half of the kinds were not in the training."
+    pytest.importorskip('sklearn')
+    sys.path.insert(0, str(Path(__file__).parents[1]/'benchmarks'))
+    import refusal
+    df = pd.DataFrame([(g, seg.segment(px).ok) for g, _, px in refusal.pictures(4, seed=11)], columns=['group', 'passed'])
+    passed = df.groupby('group').passed.mean()
+    assert passed['kinds of the training, fresh seeds'] <= .05 and passed['photographs, not in training'] <= .05
 
 # ---------------------------------------------------------------- real films
 

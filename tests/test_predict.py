@@ -1,11 +1,11 @@
 "One film, one answer: the same as the steps give, the same for an inverted film, none for what is no hand, and a card that is obeyed."
-import json, shutil
+import json, os, shutil, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from boneage import core, predict as p, train_fastai as t
 from boneage.cropping import crop_df, crop_film
 from boneage.phantom import make_nonhand, make_phantom, phantom_df
-from boneage.segmentation import ClassicalSegmenter, segment_df
+from boneage.segmentation import DEFAULT_SEGMENTER, get_segmenter, segment_df
 
 ODD = dict(margin=.1, background='median', contrast=None)  # a crop that is not the default
 
@@ -48,7 +48,7 @@ def test_the_network_sees_the_crop_of_the_card(world, predictor):
     path, sex = film(world, 2)
     r = predictor.predict(path, sex=sex)
     pixels = core.load_radiograph(path).pixels
-    mask = ClassicalSegmenter().segment(pixels).mask
+    mask = get_segmenter().segment(pixels).mask
     np.testing.assert_array_equal(r.crop.pixels, crop_film(pixels, mask, 96, **ODD).pixels)
     assert (r.crop.pixels != crop_film(pixels, mask, 96).pixels).any(), 'the defaults would give another crop'
 
@@ -200,12 +200,38 @@ def test_masks_of_another_segmenter_are_noted(world, tmp_path):
 
 def test_card_segmenter_is_the_default(world, tmp_path):
     def named(*names): return p.card_segmenter(t.load_release(copy_with(world, tmp_path, segmenter=list(names))))
-    assert (named('vit_b'), named(), named('vit_b', 'vit_h'), named('scissors')) == ('vit_b', 'classical', 'classical', 'classical')
+    assert (named('vit_b'), named(), named('vit_b', 'vit_h'), named('scissors')) == ('vit_b', DEFAULT_SEGMENTER, DEFAULT_SEGMENTER, DEFAULT_SEGMENTER)
 
 def test_two_models_in_a_folder_must_be_told_apart(world, tmp_path):
     copy_with(world, tmp_path)
     for e in ('.json', '.safetensors'): shutil.copy(tmp_path/f'm{e}', tmp_path/f'n{e}')
     with pytest.raises(ValueError, match='which model.*m.json.*n.json'): p.find_model(tmp_path)
+
+# --- the model that comes with the library ---------------------------------------------------------------------------
+
+def test_without_a_name_the_released_model_reads(world):
+    o = p.BoneAgePredictor()
+    assert t.pretrained_names() == [o.model.card['name']] and o.note == ''
+    r = o.predict(world['films'].path[0], sex=world['films'].sex[0])
+    assert r.ok and np.isfinite([r.months, r.low, r.high]).all() and o.model.version in str(r)
+
+def cpu_seconds(fn): # of this process; other programs on the machine do not count
+    began = time.process_time()
+    return fn(), time.process_time() - began
+
+def test_a_warm_reading_takes_a_second_of_two_cores(real_data):
+    o = p.BoneAgePredictor()
+    films = sorted((real_data/'rsna-original/images').glob('*.png'))[::12]
+    o.predict(films[0], sex='F')
+    took = [cpu_seconds(lambda: o.predict(f, sex='M'))[1] for f in films]
+    assert np.median(took) < 2, took
+
+def test_a_cold_start_takes_ten_seconds(world, tmp_path):
+    film, before = world['films'].path[0], os.times()
+    done = subprocess.run([sys.executable, '-m', 'boneage.cli', 'predict', film, '--sex', 'F'], capture_output=True, text=True, cwd=tmp_path)
+    used = os.times()
+    assert done.returncode == 0 and 'bone age' in done.stdout, done.stderr
+    assert used.children_user + used.children_system - before.children_user - before.children_system < 20 # ten seconds of two cores
 
 # --- real films -----------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import cv2, numpy as np, pandas as pd, pytest
 from boneage import segmentation as S
 from boneage.core import Refusal, load_radiograph, read_journal, read_mask, write_png
 from boneage.phantom import NONHANDS, make_nonhand, make_phantom
-from boneage.segmentation import ClassicalSegmenter, SamSegmenter, clean_mask, dice, get_segmenter, segment_df, small_sam
+from boneage.segmentation import ClassicalSegmenter, SamSegmenter, clean_mask, dice, get_segmenter, segment_df
 
 CLASSICAL = ClassicalSegmenter()
 
@@ -129,7 +129,7 @@ def test_a_bad_file_is_an_error_that_names_it_and_the_batch_goes_on(tmp_path, ha
 def test_every_outcome_in_one_table(tmp_path, hand):
     files = dict(hand=hand.pixels, foot=make_nonhand('foot', 2), chest=make_nonhand('chest', 2), text=make_nonhand('text', 2))
     df = table(**{k: write_film(tmp_path/f'{k}.png', v) for k, v in files.items()}, lost=tmp_path/'lost.png')
-    o = segment_df(df.assign(sex='F', extra=range(5)), tmp_path/'out').set_index('id')
+    o = segment_df(df.assign(sex='F', extra=range(5)), tmp_path/'out', 'classical').set_index('id')
     assert list(o.seg_status) == ['ok', 'refused', 'refused', 'refused', 'error'] and list(o.extra) == list(range(5))
     assert o.mask_path.notna().tolist() == [True] + 4*[False] and o.seg_error.notna().tolist() == [False] + 4*[True]
     assert set(o.columns) >= {'mask_path', 'segmenter', 'predicted_iou', 'stability_score', 'mask_area', 'mask_weight', 'seg_status', 'seg_error'}
@@ -137,13 +137,13 @@ def test_every_outcome_in_one_table(tmp_path, hand):
 
 @pytest.mark.parametrize('folder', ['with space', 'Röntgen-Ärzte', '手の写真', "o'brien & co"])
 def test_paths_with_spaces_and_accents(tmp_path, hand, folder):
-    o = segment_df(table(**{'Kind Ä/1 b': write_film(tmp_path/folder/'film é 1.png', hand.pixels)}), tmp_path/folder/'aus gabe')
+    o = segment_df(table(**{'Kind Ä/1 b': write_film(tmp_path/folder/'film é 1.png', hand.pixels)}), tmp_path/folder/'aus gabe', 'classical')
     assert list(o.seg_status) == ['ok'] and read_mask(o.mask_path[0]).shape == hand.mask.shape
 
 def test_squashed_films_are_segmented_at_their_true_aspect(tmp_path, hand):
     p = write_film(tmp_path/'a.png', cv2.resize(hand.pixels, (200, 200), interpolation=cv2.INTER_AREA))
     h, w = hand.mask.shape
-    o = segment_df(table(a=p).assign(aspect=w/h), tmp_path/'out')
+    o = segment_df(table(a=p).assign(aspect=w/h), tmp_path/'out', 'classical')
     m = read_mask(o.mask_path[0])
     assert abs(m.shape[1]/m.shape[0] - w/h) < .01 and dice(S.to_frame(m, (h, w)), hand.mask) > .95
 
@@ -170,7 +170,7 @@ def test_a_folder_that_cannot_be_written_stops_the_run_with_a_clear_message(tmp_
     df = table(a=write_film(tmp_path/'a.png', hand.pixels))
     (tmp_path/'occupied').write_text('a file')
     out = tmp_path/'occupied'/'out' if where.startswith('a file') else Path('/proc/boneage')
-    with pytest.raises(OSError, match='choose a folder you may write to') as e: segment_df(df, out)
+    with pytest.raises(OSError, match='choose a folder you may write to') as e: segment_df(df, out, 'classical')
     assert str(out) in str(e.value)
 
 # ---------------------------------------------------------------- resume
@@ -186,7 +186,7 @@ def count(df, out, **kw):
 
 def test_killed_in_the_middle_nothing_finished_is_done_again(tmp_path, phantoms):
     (tmp_path/'films.csv').write_text(phantoms[['id', 'path']].to_csv(index=False))
-    code = f'import pandas as pd; from boneage.segmentation import segment_df; segment_df(pd.read_csv({str(tmp_path/"films.csv")!r}), {str(tmp_path/"out")!r})'
+    code = f'import pandas as pd; from boneage.segmentation import segment_df; segment_df(pd.read_csv({str(tmp_path/"films.csv")!r}), {str(tmp_path/"out")!r}, "classical")'
     job, t, journal = subprocess.Popen([sys.executable, '-c', code]), time.time(), tmp_path/'out'/'segment.jsonl'
     while len(read_journal(journal)) < 3:
         assert job.poll() is None and time.time()-t < 60
@@ -199,7 +199,7 @@ def test_killed_in_the_middle_nothing_finished_is_done_again(tmp_path, phantoms)
     assert n == len(phantoms) - len(done) and (o.seg_status == 'ok').all()
     assert all(os.stat(done[i]['row']['mask_path']).st_mtime_ns == m for i, m in stamps.items())
     assert not [p for p in (tmp_path/'out').rglob('*') if '.part' in p.name] or n   # a torn temporary file may lie there, no torn mask
-    whole = segment_df(phantoms, tmp_path/'whole')
+    whole = segment_df(phantoms, tmp_path/'whole', 'classical')
     assert all(Path(a).read_bytes() == Path(b).read_bytes() for a, b in zip(o.mask_path, whole.mask_path))
     assert o.drop(columns='mask_path').equals(whole.drop(columns='mask_path'))
 
@@ -231,7 +231,7 @@ def test_a_changed_film_or_other_settings_are_done_again(three, tmp_path, hand):
 
 def test_a_file_that_failed_is_tried_again_and_a_refusal_is_not(tmp_path, hand):
     df = table(late=tmp_path/'late.png', foot=write_film(tmp_path/'foot.png', make_nonhand('foot', 2)))
-    assert list(segment_df(df, tmp_path/'out').seg_status) == ['error', 'refused']
+    assert list(segment_df(df, tmp_path/'out', 'classical').seg_status) == ['error', 'refused']
     write_film(tmp_path/'late.png', hand.pixels)
     o, n = count(df, tmp_path/'out')
     assert n == 1 and list(o.seg_status) == ['ok', 'refused'] and pd.isna(o.seg_error[0])
@@ -244,23 +244,26 @@ def test_more_films_later_and_a_torn_journal(three, phantoms):
 
 def test_two_workers_give_the_same_table(three):
     df, out, o = three
-    assert segment_df(df, out.with_name('two'), n_jobs=2).drop(columns='mask_path').equals(o.drop(columns='mask_path'))
+    assert segment_df(df, out.with_name('two'), 'classical', n_jobs=2).drop(columns='mask_path').equals(o.drop(columns='mask_path'))
 
 # ---------------------------------------------------------------- names and checkpoints
 
-@pytest.mark.parametrize('name,error,words', [('otsu', ValueError, 'known are classical, vit_b, vit_l, vit_h'), ('my/sam.pth', FileNotFoundError, 'no such checkpoint'),
+@pytest.mark.parametrize('name,error,words', [('otsu', ValueError, 'known are hand_vit_tiny, classical, vit_b, vit_l, vit_h'), ('my/sam.pth', FileNotFoundError, 'no such checkpoint'),
                                               ('sam.safetensors', FileNotFoundError, 'no such checkpoint')])
 def test_an_unknown_segmenter(name, error, words):
     with pytest.raises(error, match=words): get_segmenter(name)
 
+def untrained(seed):
+    from boneage.hand_sam import hand_vit_tiny
+    return hand_vit_tiny(128, seed if isinstance(seed, int) else None)
+
 @pytest.fixture(scope='module')
 def tiny(tmp_path_factory):
-    "A SAM of 0.5 million weights under a name of its own, with its checkpoint"
+    "An untrained SAM that is fetched like an official one, with its checkpoint"
     import torch
-    build = partial(small_sam, 128, 32, 2, num_heads=2, out_chans=32)
     path = tmp_path_factory.mktemp('weights')/'tiny.pth'
-    torch.save(build(seed=0).state_dict(), path)
-    return S.SamModel('tiny', build, 32, 'tiny.pth', 'http://127.0.0.1:9/tiny.pth', path.stat().st_size, S.sha256(path)), path
+    torch.save(untrained(0).state_dict(), path)
+    return S.SamModel('tiny', untrained, 96, 'tiny.pth', 'http://127.0.0.1:9/tiny.pth', path.stat().st_size, S.sha256(path)), path
 
 @pytest.fixture
 def known(tiny, monkeypatch):
@@ -276,7 +279,7 @@ def test_official_checkpoints_are_known_by_name_size_and_hash():
 def test_a_checkpoint_comes_back_equal(known):
     m, path = known
     import torch
-    a, b = m.build(seed=0).state_dict(), S.load_sam('tiny', path, 'cpu').state_dict()
+    a, b = untrained(0).state_dict(), S.load_sam('tiny', path, 'cpu').state_dict()
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     assert S.which_sam(S.read_weights(path)) == 'tiny' and get_segmenter(str(path), device='cpu').name == 'tiny'
 
@@ -304,7 +307,7 @@ def _vit_b(path):
 
 def _changed(path):
     import torch
-    sd = small_sam(128, 32, 2, num_heads=2, out_chans=32, seed=0).state_dict()
+    sd = untrained(0).state_dict()
     sd.pop(list(sd)[-1]); torch.save(sd, path)
 
 @pytest.mark.parametrize('make,words', [(_pickled, 'not readable as weights'), (lambda p: p.write_bytes(b'nonsense'*99), 'not readable as weights'), (_other, "keys such as \\['conv1.weight'\\]"),
@@ -315,7 +318,7 @@ def test_somebody_elses_file_under_another_name(known, tmp_path, make, words):
     assert str(p) in str(e.value)
 
 def test_unknown_sam_and_unknown_mode(known):
-    with pytest.raises(ValueError, match="no SAM is called 'vit_x'; known are vit_b"): SamSegmenter('vit_x')
+    with pytest.raises(ValueError, match="no SAM is called 'vit_x'; known are hand_vit_tiny, vit_b"): SamSegmenter('vit_x')
     with pytest.raises(ValueError, match="expected 'prompt' or 'auto'"): SamSegmenter('tiny', known[1], 'everything')
 
 # ---------------------------------------------------------------- downloads, from a server on this machine
@@ -433,7 +436,7 @@ def test_sam_over_a_folder_and_other_weights_redo_it(known, tmp_path, hand):
     df = table(a=write_film(tmp_path/'a.png', hand.pixels), lost=tmp_path/'lost.png')
     o = segment_df(df, tmp_path/'out', str(known[1]))
     assert list(o.seg_status) == ['refused', 'error'] and (o.segmenter.dropna() == 'tiny').all()
-    torch.save(small_sam(128, 32, 2, num_heads=2, out_chans=32, seed=1).state_dict(), tmp_path/'mine.pth')
+    torch.save(untrained(1).state_dict(), tmp_path/'mine.pth')
     a, b = (get_segmenter(str(p), device='cpu').settings for p in (known[1], tmp_path/'mine.pth'))
     assert a != b and SamSegmenter('tiny', known[1], 'auto', device='cpu').settings != a
 

