@@ -82,13 +82,16 @@ def main():
     if a.one: return one(*a.one)
     import pandas as pd
     env = os.environ | dict(OMP_NUM_THREADS=str(a.threads), OMP_WAIT_POLICY='PASSIVE')
+    rows = []
     with tempfile.TemporaryDirectory() as d:
         draw_films(d)
-        rows = [json.loads(subprocess.run([sys.executable, __file__, '--one', w, d], env=env, check=True, capture_output=True, text=True).stdout.splitlines()[-1]) for w in a.only or WAYS]
-    df = pd.DataFrame(rows).set_index('way')
+        for w in a.only or WAYS:
+            done = subprocess.run([sys.executable, __file__, '--one', w, d], env=env, check=True, capture_output=True, text=True)
+            rows.append(json.loads(done.stdout.splitlines()[-1]))
+            df = pd.DataFrame(rows).set_index('way')
+            if a.out: df.assign(threads=a.threads).to_csv(a.out)   # as far as it got
     print(df.to_string())
     t = df.seconds
     if 'vit_b automatic 32 x 32' in t and 'hand_vit_tiny prompted' in t: print(f"hand_vit_tiny prompted is {t['vit_b automatic 32 x 32']/t['hand_vit_tiny prompted']:.0f} times as fast as vit_b automatic")
-    if a.out: df.assign(threads=a.threads).to_csv(a.out)
 
 if __name__ == '__main__': main()
