@@ -6,16 +6,16 @@ Docs: https://boneage.github.io/boneage/train_fastai.html.md"""
 
 # %% auto #0
 __all__ = ['SEX2NUM', 'AUGMENTS', 'GREY', 'ARCHS', 'LRS', 'LITE0', 'LEVEL', 'MIN_BAND', 'MIN_SEX', 'FORMAT', 'RSNA_TERMS',
-           'SYNTHETIC_TERMS', 'OTHER_TERMS', 'LIBRARIES', 'WEIGHTS', 'training_rows', 'test_rows', 'split_df',
-           'with_split', 'fit_crop', 'read_crop', 'load_crops', 'sex2num', 'FilmReader', 'film_block', 'sex_block',
-           'FilmDL', 'warp_films', 'tone_films', 'FilmAugment', 'bone_age_dls', 'split_by_column', 'TinyBlock',
-           'tiny_body', 'make_body', 'BoneAgeNet', 'imagenet_file', 'imagenet_state', 'lite0_state', 'start_state',
-           'MonthsLoss', 'mae', 'BoneAgeLearner', 'body_and_head', 'bone_age_learner', 'film_reader', 'data_facts',
-           'save_state', 'EpochSeed', 'KeepBest', 'read_checkpoint', 'check_same_run', 'Checkpoint', 'CpuBF16',
-           'precision_cbs', 'size_at', 'GrowSize', 'hardware', 'predict_films', 'conformal_width', 'fit_intervals',
-           'interval', 'cross_intervals', 'licence_note', 'BoneAgeModel', 'net_bytes', 'versions', 'make_card',
-           'ids_hash', 'with_hash', 'held_out', 'as_model', 'learner_card', 'save_release', 'load_release', 'read_card',
-           'load_exported', 'pretrained_names', 'from_pretrained', 'predict_df', 'Trained', 'train_df']
+           'SYNTHETIC_TERMS', 'OTHER_TERMS', 'HALF_FROM', 'LIBRARIES', 'WEIGHTS', 'training_rows', 'test_rows',
+           'split_df', 'with_split', 'fit_crop', 'read_crop', 'load_crops', 'sex2num', 'FilmReader', 'film_block',
+           'sex_block', 'FilmDL', 'warp_films', 'tone_films', 'FilmAugment', 'bone_age_dls', 'split_by_column',
+           'TinyBlock', 'tiny_body', 'make_body', 'BoneAgeNet', 'imagenet_file', 'imagenet_state', 'lite0_state',
+           'start_state', 'MonthsLoss', 'mae', 'BoneAgeLearner', 'body_and_head', 'bone_age_learner', 'film_reader',
+           'data_facts', 'save_state', 'EpochSeed', 'KeepBest', 'read_checkpoint', 'check_same_run', 'Checkpoint',
+           'CpuBF16', 'precision_cbs', 'size_at', 'GrowSize', 'hardware', 'predict_films', 'conformal_width',
+           'fit_intervals', 'interval', 'cross_intervals', 'licence_note', 'BoneAgeModel', 'net_bytes', 'versions',
+           'make_card', 'ids_hash', 'with_hash', 'held_out', 'as_model', 'learner_card', 'save_release', 'load_release',
+           'read_card', 'load_exported', 'pretrained_names', 'from_pretrained', 'predict_df', 'Trained', 'train_df']
 
 # %% ../nbs/03_train_fastai.ipynb #f1fe3c48
 "Trains a bone age model from a table of crops: data, network, resumable training, intervals, and a release without pickle."
@@ -730,6 +730,7 @@ class BoneAgeModel:
     def __repr__(self): return f"BoneAgeModel({self.version}, {self.card['architecture']['arch']}, {self.size} px)"
 
 # %% ../nbs/03_train_fastai.ipynb #698cf0d9
+HALF_FROM = 20_000   # elements; smaller tensors stay float32: norms, stems and depthwise filters carry the rounding error, not the bytes
 LIBRARIES = 'torch', 'torchvision', 'fastai', 'timm', 'numpy', 'opencv-python', 'safetensors'
 
 def net_bytes(
@@ -738,7 +739,7 @@ def net_bytes(
 )->bytes: # a safetensors file
     "The weights of a network as safetensors."
     half = _pick(dict(fp32=False, fp16=True), dtype, 'dtype')
-    return dump_tensors({k: (v.half() if half and v.is_floating_point() and not k.startswith('age_') else v).cpu().contiguous() for k, v in net.state_dict().items()})
+    return dump_tensors({k: (v.half() if half and v.is_floating_point() and v.numel() >= HALF_FROM else v).cpu().contiguous() for k, v in net.state_dict().items()})
 
 def versions()->dict:
     "The libraries that made the weights, and the commit where this one is a checkout."
