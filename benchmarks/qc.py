@@ -1,8 +1,7 @@
-"""How fast and how lean the reviewer is, and how early the queue shows planted faults.
+"""How fast and how lean the reviewer is. How early the queue shows faults: qc_triage.py.
 
     python benchmarks/qc.py                        # speed: 12,611 rows, 600 keys
     python benchmarks/qc.py --files 300 --side 2000    # with films as large as a scanner's
-    python benchmarks/qc.py --triage 300           # share of bad films met, synthetic films with 6.5% planted faults
 
 From key to the next film is the time the kernel needs: write the decision to disk, move on, set both pictures.
 The browser adds the way there and back and the drawing; tests/test_qc_browser.py prints the whole of it.
@@ -13,11 +12,9 @@ from pathlib import Path
 os.environ.setdefault('TQDM_DISABLE', '1')
 import cv2, numpy as np, pandas as pd, psutil
 
-from boneage.core import read_mask, write_png
-from boneage.cropping import crop_df
-from boneage.phantom import make_phantom, phantom_df
-from boneage.qc_widgets import Decisions, QCReviewer, found_in, qc_flags, triage_curve
-from boneage.segmentation import segment_df
+from boneage.core import write_png
+from boneage.phantom import make_phantom
+from boneage.qc_widgets import Decisions, QCReviewer
 
 ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 ap.add_argument('--rows', type=int, default=12_611, help='films in the table')
@@ -26,7 +23,6 @@ ap.add_argument('--side', type=int, default=800, help='height of a film, px')
 ap.add_argument('--keys', type=int, default=600, help='decisions')
 ap.add_argument('--wait', type=float, default=.4, help='seconds a reader looks at a film')
 ap.add_argument('--second', action='store_true', help='a second reviewer writes into the same file meanwhile')
-ap.add_argument('--triage', type=int, help='measure the queue on so many synthetic films instead')
 ap.add_argument('--seed', type=int, default=1)
 
 def table(folder, a):
@@ -71,18 +67,6 @@ def speed(a, folder):
         print(f'{name}: {quantiles(times)}')
     print(rev.queue.progress())
 
-def triage(a, folder):
-    films = phantom_df(a.triage, folder/'films', seed=a.seed, fault_rate=.065)
-    q = qc_flags(crop_df(segment_df(films, folder), folder, size=256), folder)
-    iou = lambda r: 0. if r.seg_status != 'ok' else (lambda m, t: (m & t).sum()/(m | t).sum())(read_mask(r.mask_path), read_mask(r.true_mask_path))
-    fault = q.fault.fillna('') != ''
-    for name, bad in {'planted fault': fault, 'planted fault, refused, or mask below 0.9 overlap': fault | (q.apply(iou, axis=1) < .9)}.items():
-        c = triage_curve(q, bad)
-        print(f'{name}: {bad.sum()} of {len(q)}; ' + ', '.join(f'{found_in(c, s):.0%} in the first {s:.0%}' for s in (.05, .1, .2)))
-    late = q[fault & (q.qc_rank > .1*len(q))]
-    print('later than the first 10%:', ', '.join(f'{r.fault} at {r.qc_rank}' for r in late.itertuples()) or 'none')
-    print(f"flags on films without a fault: {(q.qc_flags[~fault] != '').sum()} of {(~fault).sum()}")
-
 if __name__ == '__main__':
     a = ap.parse_args()
-    with tempfile.TemporaryDirectory() as folder: (triage if a.triage else speed)(a, Path(folder))
+    with tempfile.TemporaryDirectory() as folder: speed(a, Path(folder))

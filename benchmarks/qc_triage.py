@@ -7,16 +7,16 @@
 
 Each kind of fault is planted on films of the table drawn with --seed. A film with a fault goes through segmenter and crop like any other; a wrong
 outline or a wrong crop is put in their place. The films that were changed leave the table (copies keep theirs), the changed ones join it, and the
-whole queue is ranked again. Nothing here knows what `boneage.phantom` plants. The limits of the flags were set with --seed 1; report another seed.
+whole queue is ranked again; known defects are looked for in the queue as it is. Nothing here knows what `boneage.phantom` plants. The limits of the flags were set with --seed 1; report another seed.
 --curve writes the share of faults met against the share of films looked at.
 """
-import argparse, json, os, time
+import argparse, os, time
 from pathlib import Path
 
 os.environ.setdefault('TQDM_DISABLE', '1')
 import cv2, numpy as np, pandas as pd
 
-from boneage.core import load_film, read_manifest, read_mask, write_csv, write_manifest, write_png
+from boneage.core import load_film, read_manifest, read_mask, write_csv, write_png
 from boneage.cropping import crop_df
 from boneage.phantom import phantom_df
 from boneage.qc_widgets import find_twins, found_in, qc_flags, qc_measure, rank_films, triage_curve
@@ -27,7 +27,7 @@ ap.add_argument('work', type=Path, help='folder with qc.csv from `boneage qc`, o
 ap.add_argument('--films', type=int, default=600, help='synthetic films, for demo')
 ap.add_argument('--per', type=int, default=6, help='films of each kind of fault')
 ap.add_argument('--seed', type=int, default=2)
-ap.add_argument('--segmenter', default='hand', help='hand, classical, vit_b, vit_l or vit_h')
+ap.add_argument('--segmenter', default='hand_vit_tiny', help='hand_vit_tiny, classical, vit_b, vit_l or vit_h')
 ap.add_argument('--defects', type=Path, help='CSV with id, defect, severity of films a person looked at')
 ap.add_argument('--out', type=Path, help='folder for the changed films; kept, so that a second run is quick')
 ap.add_argument('--curve', type=Path, help='CSV to write')
@@ -284,12 +284,8 @@ def planted(pool, a, out):
     if done.exists(): return pd.read_pickle(done)
     df = plant(pool, a, out)
     given = df.mask_path.notna()
-    if a.segmenter == 'hand':
-        from boneage.hand_sam import HandSam
-        seg = HandSam()
-    else: seg = get_segmenter(a.segmenter)
     t0 = time.time()
-    films = segment_df(df[~given].drop(columns=['mask_path', 'seg_status']), out, seg, n_jobs=1)
+    films = segment_df(df[~given].drop(columns=['mask_path', 'seg_status']), out, get_segmenter(a.segmenter), n_jobs=1)
     df = crop_df(pd.concat([films, df[given]], ignore_index=True), out, 256, n_jobs=a.jobs)
     spoil_crops(df)
     df = qc_measure(df, out, n_jobs=a.jobs)
@@ -318,24 +314,25 @@ def main(a):
     print(f'{len(q):,} films in the queue, {(q.fault != "").sum()} with a planted fault; met in the first   5%     10%     20%')
     curves, kinds = {}, dict(film=FILM, copy=COPY, outline=OUTLINE, crop=CROP)
     sets = {'planted, all kinds': q.fault != ''} | {f'planted: fault of the {k}': q.fault.isin(list(v)) for k, v in kinds.items()}
-    if a.defects: sets |= known(q, pd.read_csv(a.defects))
-    for name, is_bad in sets.items():
+    alone = rank_films(base)
+    old = known(alone, pd.read_csv(a.defects)) if a.defects else {}
+    for name, is_bad in (sets|old).items():
         if not is_bad.any(): continue
-        curves[name] = triage_curve(q, is_bad)
+        curves[name] = triage_curve(alone if name in old else q, is_bad)
         line(name, curves[name], is_bad)
     late = q[(q.fault != '') & (q.qc_rank > .1*len(q))].groupby('fault').size().sort_values(ascending=False)
     print('later than the first 10%:', ', '.join(f'{k} {v} of {a.per}' for k, v in late.items()) or 'none')
     print(f'films without a planted fault that carry a flag: {(q.qc_flags[q.fault == ""] != "").mean():.1%}')
-    if a.curve: write_csv(pd.concat([thin(c).assign(faults=n, films=int(sets[n].sum())) for n, c in curves.items()]), a.curve)
+    if a.curve: write_csv(pd.concat([thin(c).assign(faults=n, films=int((sets|old)[n].sum())) for n, c in curves.items()]), a.curve)
 
 def thin(curve): # 61 points of a curve
     at = np.r_[np.linspace(0, .3, 46), np.linspace(.35, 1, 14)]
     return pd.DataFrame(dict(queue=at.round(4), found=np.interp(at, curve.queue, curve.found).round(4)))
 
 def known(q, defects):
-    "Films a person has called defective, by severity."
-    name = defects.drop_duplicates('id').set_index(defects.drop_duplicates('id')['id'].astype(str)).severity
-    sev = q['id'].astype(str).map(name)
-    return {f'known defect: {s}': sev == s for s in sorted(name.dropna().unique())}
+    "Films a person has called defective, by their worst severity."
+    worse = defects.assign(id=defects['id'].astype(str)).groupby('id').severity.agg(lambda s: 'major' if (s == 'major').any() else 'minor' if (s == 'minor').any() else '')
+    sev = q['id'].astype(str).map(worse)
+    return {f'known defect: {k}': sev == k for k in ('major', 'minor')}
 
 if __name__ == '__main__': main(ap.parse_args())

@@ -1,10 +1,10 @@
 """How often what is no hand is refused, and how often a real film is.
 
-    python benchmarks/refusal.py [FOLDER] [--names hand_vit_tiny classical] [--each 40] [--films 600] [--out FILE.csv]
+    python benchmarks/refusal.py [FOLDER] [--names hand_vit_tiny classical] [--each 40] [--films 600] [--out FILE.csv] [--card FILE]
 
 The kinds of `boneage.phantom.NONHANDS` and `boneage.hand_sam.SHAPES` were in the training of hand_vit_tiny, with other seeds. The shapes drawn here and the photographs
 (scikit-image's and scikit-learn's own, random cut-outs) were not. FOLDER holds rsna-299/; its films are drawn with `--seed` from those
-that are neither outlined nor, with --skip TABLE, in the training.
+that are neither outlined nor, with --skip TABLE, in the training. --card writes the numbers of the first name into the card of its weights.
 """
 import argparse, json
 from pathlib import Path
@@ -79,7 +79,7 @@ def fresh_films(folder, n, skip=(), seed=5):
 
 def main():
     p = argparse.ArgumentParser(); p.add_argument('folder', nargs='?'); p.add_argument('--names', nargs='*', default=['hand_vit_tiny', 'classical']); p.add_argument('--each', type=int, default=40)
-    p.add_argument('--films', type=int, default=600); p.add_argument('--seed', type=int, default=5); p.add_argument('--skip'); p.add_argument('--out')
+    p.add_argument('--films', type=int, default=600); p.add_argument('--seed', type=int, default=5); p.add_argument('--skip'); p.add_argument('--out'); p.add_argument('--card')
     a = p.parse_args()
     segs = {n: get_segmenter(n) for n in a.names}
     rows = [dict(group=g, kind=k, **{n: not s.segment(px).ok for n, s in segs.items()}) for g, k, px in pictures(a.each)]
@@ -92,5 +92,9 @@ def main():
     print(tell(['group', 'kind']).to_string(), tell(['group']).to_string(), sep='\n\n')
     if a.folder: print('real films refused:', {n: df[(df.group == 'real films') & df[n]].id.tolist() for n in a.names})
     if a.out: tell(['group']).to_csv(a.out)
+    if a.card:
+        o, n = json.loads(Path(a.card).read_text()), a.names[0]
+        o.setdefault('metrics', {})['refused'] = {g: f'{int(d[n].sum())} of {len(d)}' for g, d in df.groupby('group')}
+        Path(a.card).write_text(json.dumps(o, indent=1))
 
 if __name__ == '__main__': main()

@@ -4,7 +4,7 @@
 
 Synthetic films from 299 to 2,500 px lie as PNG files; reading them is included. Each way runs in a process of its own, first on one film to warm up.
 `vit_b` has random weights: its time is that of the official ones, except that automatic mode throws nearly all records away and so saves the last steps.
-floor_s: multiplications of the encoder over the rate at which this machine multiplies large matrices. x_floor: seconds over floor.
+floor_s: multiplications of the encoder over the rate at which this machine multiplies large matrices. x_floor: seconds over floor. cpu_s: processor seconds, which other programs on the machine hardly lengthen.
 peak_MB: of the whole process, Python and libraries included.
 """
 import argparse, json, os, resource, subprocess, sys, tempfile, time
@@ -57,7 +57,7 @@ def floor(enc):
     with torch.no_grad(), FlopCounterMode(display=False) as c: enc(torch.zeros(1, 3, enc.img_size, enc.img_size))
     a = torch.rand(1536, 1536)
     best = 1e9
-    for _ in range(5): t = time.perf_counter(); a @ a; best = min(best, time.perf_counter() - t)
+    for _ in range(20): t = time.perf_counter(); a @ a; best = min(best, time.perf_counter() - t)
     return c.get_total_flops()/1e9, c.get_total_flops()/(2*1536**3/best), 2*1536**3/best/1e9
 
 def one(way, folder):
@@ -67,10 +67,10 @@ def one(way, folder):
     seg, enc = make(way)
     run = lambda side: seg.segment(load_film(dict(path=str(Path(folder)/f'{side}.png'))).pixels)
     run(SIDES[0]) if WAYS[way] > 1 else None
-    secs, ok = [], 0
+    secs, cpu, ok = [], [], 0
     for side in SIDES[-WAYS[way]:] if WAYS[way] > 1 else SIDES[2:3]:
-        t = time.perf_counter(); o = run(side); secs.append(time.perf_counter() - t); ok += o.ok
-    row = dict(way=way, films=len(secs), found=ok, seconds=round(float(np.median(secs)), 3), slowest=round(max(secs), 3), peak_MB=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e3))
+        t, c = time.perf_counter(), time.process_time(); o = run(side); secs.append(time.perf_counter() - t); cpu.append(time.process_time() - c); ok += o.ok
+    row = dict(way=way, films=len(secs), found=ok, seconds=round(float(np.median(secs)), 3), slowest=round(max(secs), 3), cpu_s=round(float(np.median(cpu)), 3), peak_MB=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e3))
     if enc is not None:
         g, s, rate = floor(enc)
         row |= dict(encoder_GFLOP=round(g, 1), GFLOP_s=round(rate), floor_s=round(s, 4), x_floor=round(row['seconds']/s, 1))
@@ -82,13 +82,16 @@ def main():
     if a.one: return one(*a.one)
     import pandas as pd
     env = os.environ | dict(OMP_NUM_THREADS=str(a.threads), OMP_WAIT_POLICY='PASSIVE')
+    rows = []
     with tempfile.TemporaryDirectory() as d:
         draw_films(d)
-        rows = [json.loads(subprocess.run([sys.executable, __file__, '--one', w, d], env=env, check=True, capture_output=True, text=True).stdout.splitlines()[-1]) for w in a.only or WAYS]
-    df = pd.DataFrame(rows).set_index('way')
+        for w in a.only or WAYS:
+            done = subprocess.run([sys.executable, __file__, '--one', w, d], env=env, check=True, capture_output=True, text=True)
+            rows.append(json.loads(done.stdout.splitlines()[-1]))
+            df = pd.DataFrame(rows).set_index('way')
+            if a.out: df.assign(threads=a.threads).to_csv(a.out)   # as far as it got
     print(df.to_string())
     t = df.seconds
     if 'vit_b automatic 32 x 32' in t and 'hand_vit_tiny prompted' in t: print(f"hand_vit_tiny prompted is {t['vit_b automatic 32 x 32']/t['hand_vit_tiny prompted']:.0f} times as fast as vit_b automatic")
-    if a.out: df.assign(threads=a.threads).to_csv(a.out)
 
 if __name__ == '__main__': main()

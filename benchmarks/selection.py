@@ -11,8 +11,8 @@ from functools import partial
 
 import numpy as np, pandas as pd
 from boneage.core import load_film
-from boneage.hand_sam import HAND_GRID, HAND_SAM_RULES, film_prompts
-from boneage.segmentation import auto_records, clean_mask, dice, film_field, get_segmenter, hand_prompts, mask_features, not_a_hand, pixel_weights, prompt_records, to_frame, to_sam_input, work_size
+from boneage.hand_sam import HAND_GRID, HAND_SAM_RULES, film_prompts, snap_mask
+from boneage.segmentation import auto_records, dice, film_field, get_segmenter, hand_prompts, mask_features, not_a_hand, pixel_weights, prompt_records, to_frame, to_sam_input, work_size
 from hand_masks import hand_mask
 from hand_sam import ci, films
 
@@ -23,7 +23,7 @@ def ways(sam, img, field):
     rgb, film = to_sam_input(img), film_prompts(img)
     ask = lambda ps: (len(ps), lambda: prompt_records(sam, rgb, ps))
     return {'box around the film': ask(film[:1]), 'three points in the middle': ask(film[1:]), 'both (the default)': ask(film), 'box and point of the classical mask': (4, lambda: prompt_records(sam, rgb, hand_prompts(img, field))),
-            'automatic 8 x 8': (64, lambda: auto_records(sam, rgb, **HAND_GRID)), 'automatic 16 x 16': (256, lambda: auto_records(sam, rgb, **HAND_GRID | dict(points_per_side=16)))}
+            'automatic 8 x 8': (64, lambda: auto_records(sam, rgb, **HAND_GRID))}
 
 RANKS = {'score': lambda r: r['predicted_iou'], 'quantity': lambda r: r['weight'], 'score x quantity': lambda r: max(r['predicted_iou'], 0)*r['weight'],
          'score x stability x quantity': lambda r: max(r['predicted_iou'], 0)*max(r['stability_score'], 0)*r['weight']}
@@ -39,7 +39,15 @@ def picked(rs, rank, limits=tuple(HAND_SAM_RULES)):
     rs = [r for r in rs if not not_a_hand(r, {k: HAND_SAM_RULES[k] for k in limits})]
     return max(rs, key=RANKS[rank]) if rs else None
 
-def score(r, truth): return 0. if r is None else dice(to_frame(clean_mask(r['segmentation']), truth.shape), truth)
+def score(r, truth, img, field):
+    "Dice of a picked record as the pipeline would finish it"
+    if r is None: return 0.
+    if 'dice' not in r: r['dice'] = dice(to_frame(snap_mask(r['segmentation'], img, field), truth.shape), truth)
+    return r['dice']
+
+def nearest(rs, truth):
+    "The record that overlaps most with the truth"
+    return max(rs, key=lambda r: dice(to_frame(r['segmentation'], truth.shape), truth), default=None)
 
 def measure(sam, m, rows):
     "-> long tables of asking and picking, one row per film and way"
@@ -48,11 +56,11 @@ def measure(sam, m, rows):
         px = load_film(row).pixels; img = work_size(px); field = film_field(img); truth = hand_mask(t, px.shape)
         for way, (n, ask) in ways(sam, img, field).items():
             a = time.perf_counter(); rs = ask(); s = time.perf_counter() - a
-            asking.append(dict(id=t.id, way=way, prompts=n, records=len(rs), seconds=s, dice=score(picked(described(rs, img, field), 'score x stability x quantity'), truth)))
+            asking.append(dict(id=t.id, way=way, prompts=n, records=len(rs), seconds=s, dice=score(picked(described(rs, img, field), 'score x stability x quantity'), truth, img, field)))
         rs = described(auto_records(sam, to_sam_input(img), **OPEN) + prompt_records(sam, to_sam_input(img), film_prompts(img)), img, field)
         for rank in RANKS:
-            for name, limits in LIMITS.items(): picking.append(dict(id=t.id, rank=rank, limits=name, candidates=len(rs), dice=score(picked(rs, rank, limits), truth)))
-        picking.append(dict(id=t.id, rank='the best there is', limits='', candidates=len(rs), dice=max((score(r, truth) for r in rs if r['area'] > .02), default=0.)))
+            for name, limits in LIMITS.items(): picking.append(dict(id=t.id, rank=rank, limits=name, candidates=len(rs), dice=score(picked(rs, rank, limits), truth, img, field)))
+        picking.append(dict(id=t.id, rank='the best there is', limits='', candidates=len(rs), dice=score(nearest(rs, truth), truth, img, field)))
     return pd.DataFrame(asking), pd.DataFrame(picking)
 
 def table(df, by, more):

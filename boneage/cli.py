@@ -315,8 +315,8 @@ def _predict_one(predictor, film, sex, picture):
 # %% ../nbs/cli.ipynb #d822b01d
 def demo(
     out:str='data/demo', # Folder for everything it makes
-    films:int=128, # Synthetic films to draw, some with a fault
-    epochs:int=40, # Passes of the small network over the training films
+    films:int=300, # Synthetic films to draw, some with a fault
+    epochs:int=60, # Passes of the small network over the training films
     size:int=96, # Side of the network's input, px
     seed:int=0, # For films, split and training
     jobs:int=2, # Processes

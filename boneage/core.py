@@ -512,9 +512,18 @@ def _results(todo, fn, n_jobs, desc): # (index, result) as they come, with a pro
     from tqdm.auto import tqdm
     jobs = (delayed(_indexed)(i, fn, r) for i, r in enumerate(todo))
     with tqdm(total=len(todo), desc=desc, unit='film', delay=5, disable=None) as bar:
-        for o in Parallel(n_jobs=n_jobs, return_as='generator_unordered')(jobs):
-            bar.update()
-            yield o
+        with _own_workers(n_jobs):
+            for o in Parallel(n_jobs=n_jobs, return_as='generator_unordered')(jobs):
+                bar.update()
+                yield o
+
+@contextmanager
+def _own_workers(n_jobs): # fresh processes for a step, ended with it
+    from joblib.externals.loky import get_reusable_executor
+    def end(): n_jobs == 1 or get_reusable_executor().shutdown(wait=True)
+    end()
+    try: yield
+    finally: end()
 
 def _indexed(i, fn, row): return i, _one_row(fn, row)
 

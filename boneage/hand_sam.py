@@ -6,12 +6,13 @@ Docs: https://boneage.github.io/boneage/hand_sam.html.md"""
 
 # %% auto #0
 __all__ = ['PYRAMID', 'STRIDE', 'WIDTH', 'CHANS', 'HAND', 'MARKER', 'FRAME', 'SECOND', 'FILM_SIDE', 'SHAPES', 'AGE_BANDS', 'SURE',
-           'AGREE', 'VERY_SURE', 'LAYOUTS', 'MIN_SCORE', 'HAND_SAM_RULES', 'HAND_GRID', 'STAGES', 'FURTHER', 'Residual',
-           'halve', 'PyramidEmbed', 'hand_vit_tiny', 'resize_weights', 'label_bits', 'print_shape', 'make_shape',
-           'synthetic_film', 'balanced_df', 'sure_df', 'real_film', 'agreed_df', 'turn_film', 'add_plate', 'add_frame',
-           'add_marker', 'dress_film', 'tone_film', 'vary_film', 'middle_points', 'draw_prompt', 'decode', 'mask_loss',
-           'make_batch', 'to_net', 'shares', 'ask', 'train_step', 'fit_hand_sam', 'save_hand_sam', 'film_prompts',
-           'HandSam', 'film_sources', 'train_stages', 'training_films', 'main']
+           'AGREE', 'VERY_SURE', 'LAYOUTS', 'MIN_SCORE', 'HAND_SAM_RULES', 'HAND_GRID', 'SNAP_AGREE', 'STAGES',
+           'FURTHER', 'Residual', 'halve', 'PyramidEmbed', 'hand_vit_tiny', 'resize_weights', 'label_bits',
+           'print_shape', 'make_shape', 'synthetic_film', 'balanced_df', 'sure_df', 'real_film', 'agreed_df',
+           'turn_film', 'add_plate', 'add_frame', 'add_marker', 'dress_film', 'tone_film', 'vary_film', 'middle_points',
+           'draw_prompt', 'decode', 'mask_loss', 'make_batch', 'to_net', 'shares', 'ask', 'train_step', 'fit_hand_sam',
+           'save_hand_sam', 'film_prompts', 'snap_mask', 'HandSam', 'film_sources', 'train_stages', 'training_films',
+           'main']
 
 # %% ../nbs/hand_sam.ipynb #3c132580
 "A small Segment Anything for hand radiographs: network, training and weights."
@@ -30,7 +31,7 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 
 from .core import atomic_path, load_film, read_manifest, read_mask, write_csv
 from .phantom import FAULTS, NONHANDS, make_nonhand, make_phantom
-from .segmentation import HAND_RULES, WORK_SIDE, SamSegmenter, dice, read_weights, sha256, to_sam_input
+from .segmentation import HAND_RULES, WORK_SIDE, SamSegmenter, clean_mask, dice, load_sam, refine_mask, sha256, to_sam_input
 
 # %% ../nbs/hand_sam.ipynb #93bc9100
 class Residual(nn.Module):
@@ -501,9 +502,9 @@ def save_hand_sam(weights:dict, # from `fit_hand_sam`
     return Path(path)
 
 # %% ../nbs/hand_sam.ipynb #42c8dd69
-MIN_SCORE = .5  # of `predicted_iou`: half-way between no hand (0) and a hand (1)
+MIN_SCORE = .75  # of `predicted_iou`: between pictures without a hand that pass the other rules (0 to 0.59) and 250 real films (0.93 and more)
 HAND_SAM_RULES = {**HAND_RULES, 'predicted_iou': (MIN_SCORE, 9)}
-HAND_GRID = dict(points_per_side=8, pred_iou_thresh=MIN_SCORE, stability_score_thresh=.8) # a hand is larger than an eighth of its film
+HAND_GRID = dict(points_per_side=8, pred_iou_thresh=.5, stability_score_thresh=.8) # a hand is larger than an eighth of its film
 
 def film_prompts(pixels:np.ndarray # uint8 HxW
                 )->list: # dicts for SamPredictor.predict
@@ -511,18 +512,36 @@ def film_prompts(pixels:np.ndarray # uint8 HxW
     h, w = pixels.shape
     return [dict(box=np.float32([0, 0, w, h])), dict(point_coords=np.float32(middle_points((h, w))), point_labels=np.ones(3, int))]
 
+# %% ../nbs/hand_sam.ipynb #165f19ca
+SNAP_AGREE = .965  # Dice below which the moved outline isn't believed
+
+def snap_mask(mask:np.ndarray, # bool HxW
+              pixels:np.ndarray, # uint8 HxW
+              field:np.ndarray # bool HxW, inside the frame
+             )->np.ndarray: # bool HxW
+    "Move an outline to the skin's edge, unless that makes another mask of it"
+    mask = clean_mask(mask)
+    new = clean_mask(refine_mask(pixels.astype(np.float32), mask, field | mask, steps=1))
+    return new if dice(new, mask) >= SNAP_AGREE else mask
+
+# %% ../nbs/hand_sam.ipynb #c702a7e6
 class HandSam(SamSegmenter):
     "The small hand SAM as a segmenter"
     def __init__(self, checkpoint=None, # .safetensors with its card; None: the released weights
                  mode:str='prompt', # 'prompt' or 'auto'
                  *, side:int=WORK_SIDE, # px; longer side at which masks are drawn
+                 snap:bool=True, # move the outline to the skin's edge
                  rules:dict=HAND_SAM_RULES, # feature -> (lowest, highest)
                  generator:dict|None=None, # arguments of SamAutomaticMaskGenerator; None: HAND_GRID
                  device:str|None=None): # 'cpu', 'cuda'...; None takes a GPU if there is one
         super().__init__('hand_vit_tiny', checkpoint, mode, side=side, rules=rules, generator=HAND_GRID if generator is None else generator, device=device)
+        self.snap, self.settings = snap, f'{self.settings}, edge {SNAP_AGREE if snap else "as drawn"}'
     def prompts(self, img, field=None): # uint8 HxW, not used
         "Needs no other segmenter"
         return film_prompts(img)
+    def finish(self, mask, img, field): # bool HxW, uint8 HxW, bool HxW
+        "The skin's edge"
+        return snap_mask(mask, img, field) if self.snap else clean_mask(mask)
 
 # %% ../nbs/hand_sam.ipynb #934af5da
 def film_sources(df=None, # sure films; None: phantoms only
@@ -590,7 +609,7 @@ def main(argv:list|None=None): # words of the command line; None: those the prog
     Path(a.out).mkdir(parents=True, exist_ok=True)
     if df is not None: write_csv(df[['id', 'why']], Path(a.out)/'films.csv')
     print(films, flush=True)
-    mean = train_stages(df, a.out, read_weights(a.init) if a.init else None, a.scale)
+    mean = train_stages(df, a.out, load_sam('hand_vit_tiny', a.init, 'cpu').state_dict() if a.init else None, a.scale)
     card = dict(name='hand_vit_tiny', films=films, drawn=a.films, init=sha256(a.init) if a.init else None, stages=FURTHER if a.init else STAGES, scale=a.scale)
     print(save_hand_sam(mean, Path(a.out)/'hand_vit_tiny.safetensors', card))
 

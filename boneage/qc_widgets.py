@@ -362,7 +362,7 @@ def crop_match(
     crop,hand = small(crop),hand>200
     seen = hand & (crop>4)
     if seen.sum()<30 or not (film[seen].std() and crop[seen].std()): return 0.
-    return float(max(0, np.corrcoef(film[seen],crop[seen])[0,1]*min(1, seen.sum()/(.6*hand.sum()))))
+    return float(max(0, np.corrcoef(film[seen],crop[seen])[0,1]*min(1, seen.sum()/(.95*hand.sum()))))
 
 def square(img): # padded with black to a square, the picture in its middle
     s = max(img.shape)
@@ -406,15 +406,16 @@ FLAGS = [
     Flag('no hand found', 'no_hand', 0, .5, 1., 'the segmenter refused the film'),
     Flag('unreadable', 'unreadable', 0, .5, 1., 'the film or its mask could not be opened'),
     Flag('no crop', 'no_crop', 0, .5, .9, 'the crop failed'),
-    Flag('crop does not match', 'crop', 1, .8, .95, 'the crop shows something else than the film inside the outline'),
+    Flag('crop does not match', 'crop', 1, .86, .95, 'the crop shows something else than the film inside the outline'),
     Flag('hand too small', 'area', .25, .08, .7, 'share of the film'),
     Flag('hand too large', 'area', .40, .48, .9, 'share of the film; more is background'),
-    Flag('cut off at the edge', 'edge', .0, .1, .7, 'a third of a fingertip on the edge of the film, away from the wrist'),
+    Flag('cut off at the edge', 'edge', .0, .3, .8, 'a fingertip on the edge of the film, away from the wrist'),
+    Flag('touches the edge', 'edge', .0, .1, .4, 'a third of a fingertip'),
     Flag('wrist not in the outline', 'reach', 2.3, 1.38, .8, 'the outline ends at the carpus'),
     Flag('outline leaves the hand', 'empty', 0, .3, .75, 'a stretch of outline without any step'),
     Flag('outline inside the hand', 'outside', 0, .3, .8, 'skin beyond the outline'),
     Flag('cut by a hard edge', 'hard', 0, .15, .75, 'half a fingertip of outline that is no skin'),
-    Flag('finger goes on outside', 'goes_on', 0, .25, .6, 'a fingertip beyond the outline'),
+    Flag('finger goes on outside', 'goes_on', 0, .25, .65, 'a fingertip beyond the outline'),
     Flag('fingers short', 'tip', 3.1, 2.2, .5, 'bent, cut off or lost'),
 ]
 
@@ -433,13 +434,14 @@ FLAGS += [
 
 # %% ../nbs/02_qc_widgets.ipynb #9089efb6
 FLAGS += [
-    Flag('rotated', 'angle', 5, 30, .6, 'training turns films by 10 degrees at most'),
-    Flag('thumb on the left', 'thumb_left', -1, .1, .75, 'a right hand, or a mirrored film'),
+    Flag('rotated', 'angle', 5, 30, .8, 'training turns films by 10 degrees at most'),
+    Flag('thumb on the left', 'thumb_left', -1, .1, .8, 'a right hand, or a mirrored film'),
     Flag('second hand or object', 'beside', .15, .5, .8, 'half a palm wide: no marker, no frame'),
+    Flag('object beside the hand', 'beside', .15, .36, .45, 'a third of a palm wide'),
     Flag('plate under the hand', 'patchy', 0, .4, .6, 'the surround varies by two fifths of the range'),
-    Flag('marker or metal on the hand', 'metal', 1.7, 2.6, .7, 'edges harder than those of bone'),
+    Flag('marker or metal on the hand', 'metal', 1.7, 2.35, .75, 'edges harder than those of bone'),
     Flag('drawn or cut into', 'steep', .2, .25, .8, 'a box, a bar, text or blocks: steps that no film has'),
-    Flag('few grey levels or blocks', 'even', .1, .4, .7, 'neighbours are equal too often'),
+    Flag('few grey levels or blocks', 'even', .1, .4, .8, 'neighbours are equal too often'),
     Flag('noisy', 'noise', .01, .06, .8, 'grain against the contrast of the hand'),
     Flag('darker than its surround', 'skin_step', 15, 0, .9, 'inverted, or a plate brighter than skin'),
     Flag('turned: check polarity', 'turned', 0, .5, .7, 'stored with bone dark; turned by what its grey values say'),
@@ -452,8 +454,8 @@ FLAGS += [
     Flag('bright surround', 'around', 60, 160, .7, 'a veil over the film'),
     Flag('over-exposed', 'skin', .20, .14, .9, 'the skin hardly stands out while bone is seen'),
     Flag('low contrast', 'contrast', 60, 11.5, .8, 'bone and soft tissue share a dozen grey levels'),
-    Flag('saturated', 'white', .0, .03, .7, 'bone detail is lost at white'),
-    Flag('blurred', 'sharpness', 1.55, 1.26, .65, 'soft in at least one direction'),
+    Flag('saturated', 'white', .0, .01, .7, 'bone detail is lost at white'),
+    Flag('blurred', 'sharpness', 1.55, 1.26, .75, 'soft in at least one direction'),
 ]
 
 # %% ../nbs/02_qc_widgets.ipynb #4e9441dd
@@ -535,7 +537,7 @@ def qc_measure(
     tmp = tempfile.TemporaryDirectory() if out is None else None
     folder = Path(out or tmp.name)
     folder.mkdir(parents=True, exist_ok=True)
-    try: res = run_rows(df, measure_row, folder/'qc.jsonl', settings='qc-10', inputs=('path','mask_path','crop_path'), error_col='qc_error',
+    try: res = run_rows(df, measure_row, folder/'qc.jsonl', settings='qc-11', inputs=('path','mask_path','crop_path'), error_col='qc_error',
             n_jobs=n_jobs, redo=redo, desc='qc')
     finally:
         if tmp: tmp.cleanup()

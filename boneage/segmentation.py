@@ -20,7 +20,7 @@ __all__ = ['SAM_MODELS', 'CENTRE_SIGMA', 'CLEFT_DEPTH', 'HAND_RULES', 'RULE_WORD
 "From a radiograph to the mask of its hand, or to a reason why there is none."
 
 # %% ../nbs/00_segmentation.ipynb #2e9529a7
-import hashlib, json, os
+import hashlib, importlib, json, os
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -56,9 +56,11 @@ def _sam_package():
 def _official(name, weights): # by segment-anything's own registry
     return _sam_package().sam_model_registry[name]()
 
+def _hand_sam(): # a later page, and torch with it: imported by name, when asked for
+    return importlib.import_module('boneage.hand_sam')
+
 def _hand(weights): # of the image size that the weights have
-    from boneage.hand_sam import STRIDE, hand_vit_tiny
-    return hand_vit_tiny(weights['image_encoder.pos_embed'].shape[1]*STRIDE)
+    return _hand_sam().hand_vit_tiny(weights['image_encoder.pos_embed'].shape[1]*_hand_sam().STRIDE)
 
 # %% ../nbs/00_segmentation.ipynb #d93cd52e
 @dataclass(frozen=True)
@@ -620,13 +622,20 @@ class Segmenter:
         try: return self._segment(pixels)
         except Refusal as e: return HandMask(np.zeros(pixels.shape, bool), status='refused', reason=str(e), pixels=pixels)
 
+    def finish(self, mask:np.ndarray, # bool HxW, the picked one
+               img:np.ndarray, # uint8 HxW
+               field:np.ndarray # bool HxW, inside the frame
+              )->np.ndarray: # bool HxW
+        "Last touches: close, fill, one piece"
+        return clean_mask(mask)
+
     def _segment(self, pixels):
         if min(pixels.shape) < MIN_FILM: raise Refusal(f'no hand found: {pixels.shape[1]} x {pixels.shape[0]} px are too few, a film has at least {MIN_FILM} a side')
         img = work_size(pixels, self.side)
         if np.ptp(img) == 0: raise Refusal(f'no hand found: the whole film is grey level {img.flat[0]}')
         field = film_field(img)
         r = pick_hand(self.records(img, field), img, field=field, rules=self.rules)
-        mask = clean_mask(r['segmentation'])
+        mask = self.finish(r['segmentation'], img, field)
         f = mask_features(mask, img, field=field)
         return HandMask(to_frame(mask, pixels.shape), float(np.clip(r['predicted_iou'], 0, 1)), r['stability_score'], f['area'], f['weight'], pixels=pixels)
 
@@ -695,11 +704,9 @@ def weights_id(sam # segment_anything Sam
 # %% ../nbs/00_segmentation.ipynb #70ba230c
 DEFAULT_SEGMENTER = 'hand_vit_tiny'
 
-def _hand_sam(**kwargs): # its module brings torch, so it is imported when asked for
-    from boneage.hand_sam import HandSam
-    return HandSam(**kwargs)
+def _hand_segmenter(**kwargs): return _hand_sam().HandSam(**kwargs)
 
-SEGMENTERS = {'hand_vit_tiny': _hand_sam, 'classical': ClassicalSegmenter} | {n: partial(SamSegmenter, n) for n in ('vit_b', 'vit_l', 'vit_h')} # name -> callable that builds it
+SEGMENTERS = {'hand_vit_tiny': _hand_segmenter, 'classical': ClassicalSegmenter} | {n: partial(SamSegmenter, n) for n in ('vit_b', 'vit_l', 'vit_h')} # name -> callable that builds it
 
 def get_segmenter(name=DEFAULT_SEGMENTER, # Key of SEGMENTERS, path of a SAM checkpoint, or a segmenter
                   **kwargs # Passed on to the segmenter

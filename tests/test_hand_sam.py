@@ -112,6 +112,26 @@ def test_both_modes_find_the_hand():
     ph = make_phantom(3, 132, 'F', size=256)
     for mode in ('prompt', 'auto'): assert dice(get_segmenter('hand_vit_tiny', mode=mode).segment(ph.pixels).mask, ph.mask) > .96, mode
 
+@pytest.mark.parametrize('words', [[], ['--mode', 'auto'], ['--segmenter', 'classical'], ['--checkpoint', WEIGHTS], ['--segmenter', WEIGHTS]], ids=['default', 'auto', 'classical', 'checkpoint', 'path'])
+def test_the_command_line_switches_with_a_word(words, phantoms, tmp_path, capfd):
+    from boneage import cli
+    assert cli.main(['segment', str(phantoms.path[0]), '--out', str(tmp_path), *map(str, words)]) == 0
+    o = pd.read_csv(tmp_path/'segmented.csv')
+    assert o.seg_status[0] == 'ok' and o.segmenter[0] == ('classical' if 'classical' in words else 'hand_vit_tiny') and o.predicted_iou.between(0, 1).all()
+
+def test_two_checkpoints_are_one_too_many():
+    with pytest.raises(ValueError, match='two checkpoints'): get_segmenter(str(WEIGHTS), checkpoint='other.pth')
+
+@pytest.mark.parametrize('mode', ['prompt', 'auto'])
+def test_vit_b_runs_through_the_same_object(mode):
+    "Random weights: nothing is found, and that is said. `benchmarks/segmentation.py` asks the whole grid."
+    from segment_anything import sam_model_registry
+    torch.manual_seed(0)
+    s = SamSegmenter('vit_b', sam=sam_model_registry['vit_b']().eval(), mode=mode, generator=dict(points_per_side=2, pred_iou_thresh=-9, stability_score_thresh=-1))
+    assert s.side == 1024
+    o = s.segment(make_phantom(3, size=256).pixels)
+    assert not o.ok and o.reason.startswith('no hand found')
+
 def test_it_travels_without_its_network(seg):
     assert len(pickle.dumps(seg)) < 2000
     again = pickle.loads(pickle.dumps(seg))
@@ -194,6 +214,39 @@ def test_the_command_trains_goes_on_and_leaves_weights_that_load(tmp_path):
     r = run(); assert r.returncode == 0, r.stderr
     assert (tmp_path/'hand_vit_tiny.safetensors').read_bytes() == a     # nothing left to do
     load_sam('hand_vit_tiny', tmp_path/'hand_vit_tiny.safetensors')
+
+def test_a_run_that_is_cut_off_ends_as_if_it_was_not(tmp_path):
+    films = [H.synthetic_film(i, 96) for i in (1, 2, 7)]
+    source = [(1., 3, films.__getitem__, True)]
+    def fit(path, log=None): return H.fit_hand_sam(H.hand_vit_tiny(64, seed=0), source, 6, path=path, batch=2, every=2, decay=3, log=log)
+    def stop(step, *_):
+        if step == 4: raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): fit(tmp_path/'cut.pt', stop)
+    seen = []
+    a, b = fit(tmp_path/'cut.pt', lambda step, *_: seen.append(step)), fit(tmp_path/'whole.pt')
+    assert seen == [6] and all(torch.equal(a[k], b[k]) for k in b)
+
+def test_training_starts_from_checked_weights(tmp_path):
+    p = copy(tmp_path); _cut(p)
+    with pytest.raises(ValueError, match='cut off'): H.main(['none', str(tmp_path/'out'), '--init', str(p), '--scale', '.001'])
+
+def test_outlined_films_are_never_learned_from(tmp_path, phantoms):
+    df = phantoms.assign(mask_path=phantoms.true_mask_path, predicted_iou=.99, stability_score=.99, seg_status='ok')
+    df.to_csv(tmp_path/'segmented.csv', index=False)
+    assert set(H.training_films(tmp_path/'segmented.csv', leave_out=df.id[:4]).id) == set(df.id[4:])
+    both = H.training_films(tmp_path/'segmented.csv', tmp_path/'segmented.csv', df.id[:4], 5)
+    assert len(both) == 5 and not set(both.id) & set(df.id[:4]) and (both.why == 'agree').all()
+
+# ---------------------------------------------------------------- no hands
+
+def test_other_kinds_of_pictures_are_mostly_refused(seg):
+    "Half of the kinds were not in the training."
+    pytest.importorskip('sklearn')
+    sys.path.insert(0, str(Path(__file__).parents[1]/'benchmarks'))
+    import refusal
+    df = pd.DataFrame([(g, seg.segment(px).ok) for g, _, px in refusal.pictures(4, seed=11)], columns=['group', 'passed'])
+    passed = df.groupby('group').passed.mean()
+    assert passed['kinds of the training, fresh seeds'] <= .05 and passed['photographs, not in training'] <= .05
 
 # ---------------------------------------------------------------- real films
 

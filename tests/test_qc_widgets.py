@@ -1,13 +1,15 @@
 "Review under bad conditions: damaged files, vanished films, full disks, kills, several writers, many films."
-import os, shutil, subprocess, sys, threading
+import json, os, shutil, subprocess, sys, threading
 from pathlib import Path
 
-import numpy as np, pandas as pd, pytest
+import cv2, numpy as np, pandas as pd, pytest
 
+from boneage import cli
 from boneage.core import ManifestError, write_png
+from boneage.cropping import crop_df
 from boneage.phantom import make_nonhand, make_phantom
 from boneage.qc_widgets import (DECISION_COLS, TWIN_BITS, Decisions, QCReviewer, ReviewQueue, agreement, all_decisions, apply_qc,
-                                contact_sheet_html, dhash, join_qc, nearest_hash, qc_flags, qc_summary)
+                                brighten, contact_sheet_html, dhash, film_pair, join_qc, morph, nearest_hash, palm, qc_flags, qc_summary, write_app)
 
 HEAD = ','.join(DECISION_COLS) + '\n'
 LINE = 'f1,reject,blurred,,anna,2026-01-01T10:00:00+00:00,0.1\n'
@@ -74,6 +76,48 @@ def test_odd_masks_never_stop_a_batch(tmp_path, mask):
     write_png(tmp_path/'p.png', np.add.outer(np.arange(160), np.zeros(120)).astype(np.uint8)); write_png(tmp_path/'m.png', m)
     df = qc_flags(pd.DataFrame([dict(id='x', path=str(tmp_path/'p.png'), mask_path=str(tmp_path/'m.png'))]))
     assert not df.qc_error.iloc[0] and df.qc_flags.iloc[0] != ''
+
+SPOILS = dict(drawn=lambda o: cv2.rectangle(o.copy(), (o.shape[1]//3, len(o)//3), (o.shape[1]//2, len(o)//2), 255, -1),
+    noise=lambda o: np.random.default_rng(0).normal(o, 60).clip(0, 255).astype(np.uint8), blocks=lambda o: np.kron(o[::10, ::10], np.ones((10, 10), np.uint8)),
+    grey=lambda o: np.uint8(o//20+100), veil=lambda o: np.uint8(190+o//5), saturated=lambda o: np.uint8(np.clip(3.*o+60, 0, 255)), blur=lambda o: cv2.GaussianBlur(o, (0, 0), 5),
+    side=lambda o: np.rot90(o), mirror=lambda o: o[:, ::-1])
+
+@pytest.mark.parametrize('name', SPOILS)
+def test_films_spoiled_by_plain_transforms_are_flagged(tmp_path, name):
+    rows = []
+    for i in range(3):
+        ph = make_phantom(70+i, 100+30*i, 'FM'[i % 2], size=300)
+        img, msk = (SPOILS[name](o) for o in (ph.pixels, ph.mask*np.uint8(255))) if name in ('side', 'mirror') else (SPOILS[name](ph.pixels), ph.mask*np.uint8(255))
+        h, w = min(len(img), len(msk)), min(img.shape[1], msk.shape[1])
+        rows.append(dict(id=i, path=str(tmp_path/f'{i}.png'), mask_path=str(tmp_path/f'm{i}.png')))
+        write_png(rows[-1]['path'], np.ascontiguousarray(img[:h, :w])); write_png(rows[-1]['mask_path'], np.ascontiguousarray(msk[:h, :w] > 127))
+    assert (qc_flags(pd.DataFrame(rows)).qc_flags != '').all()
+
+OUTLINES = dict(half=lambda m: m & (np.arange(m.shape[1]) < m.shape[1]//2), hole=lambda m: m & ~cv2.circle(np.zeros(m.shape, np.uint8), palm(m)[0][::-1], int(palm(m)[1]/2), 1, -1).astype(bool),
+    box=lambda m: np.pad(np.ones((len(m)-40, m.shape[1]-40), bool), 20), all=lambda m: m | True, shifted=lambda m: np.roll(m, 40, 1), fat=lambda m: morph(m, cv2.MORPH_DILATE, 12),
+    thin=lambda m: morph(m, cv2.MORPH_ERODE, 7), no_fingers=lambda m: m & (np.arange(len(m))[:, None] > palm(m)[0][0]-palm(m)[1]), two=lambda m: m | np.pad(np.ones((30, 30), bool), ((0, len(m)-30), (0, m.shape[1]-30))),
+    upside=lambda m: m[::-1], none=lambda m: m & False)
+
+@pytest.mark.parametrize('name', OUTLINES)
+def test_wrong_outlines_are_flagged(tmp_path, name):
+    rows = []
+    for i in range(3):
+        ph = make_phantom(80+i, 100+30*i, 'FM'[i % 2], size=300)
+        rows.append(dict(id=i, path=str(tmp_path/f'{i}.png'), mask_path=str(tmp_path/f'm{i}.png')))
+        write_png(rows[-1]['path'], ph.pixels); write_png(rows[-1]['mask_path'], np.ascontiguousarray(OUTLINES[name](ph.mask)))
+    assert (qc_flags(pd.DataFrame(rows)).qc_flags != '').all()
+
+@pytest.mark.parametrize('how', ['other', 'black', 'part', 'gone', 'damaged'])
+def test_a_crop_of_something_else_is_flagged(tmp_path, how):
+    df = pd.DataFrame([film(tmp_path, f'f{i}', None, 90+i) for i in range(2)])
+    df = crop_df(df, tmp_path, 128)
+    assert (qc_flags(df).qc_flags == '').all()
+    a, b = df.crop_path
+    crop = cv2.imread(a, 0)
+    if how == 'gone': Path(a).unlink()
+    elif how == 'damaged': Path(a).write_bytes(Path(a).read_bytes()[:100])
+    else: write_png(a, dict(other=cv2.imread(b, 0), black=crop*0, part=np.where(np.arange(128) < 48, crop, 0).astype(np.uint8))[how])
+    assert 'crop does not match' in qc_flags(df).set_index('id').qc_flags['f0'] and not qc_flags(df).set_index('id').qc_flags['f1']
 
 def test_duplicates_are_found_through_exposure_and_rescaling():
     a, b = make_phantom(1, size=256).pixels, make_phantom(2, size=256).pixels
@@ -249,6 +293,39 @@ def test_without_ipyevents_the_widget_says_so(films, tmp_path, monkeypatch):
     assert 'Keyboard: not available' in r.hint.value
     r.buttons['keep'].click()
     assert r.queue.id == 'f1'
+
+def test_brighten_shows_a_dark_film_and_changes_no_file(tmp_path):
+    row = pd.Series(film(tmp_path, 'dark', 'dark'))
+    before = Path(row.path).read_bytes()
+    (plain, *_), (bright, crop, _) = film_pair(row, 200), film_pair(row, 200, bright=True)
+    assert plain.max(initial=0, where=plain[..., :1] == plain[..., 2:]) < bright[..., 0].max() and crop.max() == 255 and Path(row.path).read_bytes() == before
+    assert brighten(np.zeros((9, 9), np.uint8)).max() == 0
+
+def test_brighten_is_one_click(films, tmp_path):
+    pytest.importorskip('ipywidgets')
+    r = QCReviewer(films[films.fault == 'dark'], tmp_path/'d.csv', 'anna', side=64)
+    level = lambda: cv2.imdecode(np.frombuffer(r.crop.value, np.uint8), 0).max()
+    dark = level()
+    r.on_key(dict(key='b'))
+    assert level() > 200 > dark and r.buttons['bright'].button_style == 'info'
+    r.buttons['bright'].click()
+    assert level() == dark and not r.decisions.mine
+
+def test_review_command_says_what_is_missing(tmp_path, capsys, monkeypatch):
+    assert cli.main(['review', str(tmp_path)]) == 1 and 'boneage qc' in capsys.readouterr().err
+    (tmp_path/'qc.csv').write_text('id,age\n1,2\n')
+    assert cli.main(['review', str(tmp_path)]) == 1 and 'path' in capsys.readouterr().err
+    (tmp_path/'qc.csv').write_text('id,path\n1,a.png\n')
+    monkeypatch.setattr('boneage.qc_widgets.find_spec', lambda name: None)
+    assert cli.main(['review', str(tmp_path)]) == 1 and "boneage[qc]" in capsys.readouterr().err
+
+def test_the_app_takes_any_path_and_name(tmp_path):
+    odd = tmp_path/"it's a \"folder\" é"
+    odd.mkdir()
+    code = json.loads(write_app(odd/'a.ipynb', odd/'qc.csv', odd/'d.csv', "O'Neil").read_text('utf-8'))['cells'][0]['source']
+    got = []
+    exec(code.replace('from boneage.qc_widgets import review_app', ''), dict(review_app=lambda *a, **k: got.append(a)))
+    assert got == [(str(odd/'qc.csv'), str(odd/'d.csv'), "O'Neil")]
 
 # ---- what decisions are worth
 
