@@ -692,12 +692,13 @@ def interval(
 # %% ../nbs/03_train_fastai.ipynb #04902879
 def cross_intervals(
     df:pd.DataFrame, # held-out films: sex, age_months, pred_months
-    folds:int=10, # parts that take turns
+    folds:int=50, # parts that take turns; many, so that a group just large enough for a width of its own keeps it
     *,
     seed:int=0, # of the draw
 )->pd.DataFrame: # with pred_low and pred_high, from widths fitted on the other parts
     "Intervals that a film had no share in."
-    part = np.random.default_rng(seed).permutation(len(df))%folds
+    folds = min(folds, len(df))
+    part = np.random.default_rng(seed).permutation(len(df))%max(folds, 1)
     cards = [dict(intervals=fit_intervals(df[part != k])) for k in range(folds)]
     ends = [interval(cards[k], m, s) for k, m, s in zip(part, df.pred_months, df.sex)]
     return df.assign(pred_low=[round(a, 2) for a, _ in ends], pred_high=[round(b, 2) for _, b in ends])
