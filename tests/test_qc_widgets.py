@@ -116,7 +116,7 @@ def test_a_crop_of_something_else_is_flagged(tmp_path, how):
     crop = cv2.imread(a, 0)
     if how == 'gone': Path(a).unlink()
     elif how == 'damaged': Path(a).write_bytes(Path(a).read_bytes()[:100])
-    else: write_png(a, dict(other=cv2.imread(b, 0), black=crop*0, part=np.where(np.arange(128) < 48, crop, 0).astype(np.uint8))[how])
+    else: write_png(a, dict(other=cv2.imread(b, 0), black=crop*0, part=np.where(np.arange(128) < 64, crop, 0).astype(np.uint8))[how])
     assert 'crop does not match' in qc_flags(df).set_index('id').qc_flags['f0'] and not qc_flags(df).set_index('id').qc_flags['f1']
 
 def test_duplicates_are_found_through_exposure_and_rescaling():
