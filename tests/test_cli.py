@@ -49,7 +49,7 @@ def test_chain_leaves_tables_and_files(work):
 
 def test_the_card_knows_how_the_crops_were_made(work):
     card = json.loads((work/'model/tiny-64.json').read_text())
-    assert card['preprocessing']['crop'] == dict(size=96, margin=.05) and card['preprocessing']['segmenter'] == ['classical']
+    assert card['preprocessing']['crop'] == dict(size=96, margin=.05) and card['preprocessing']['segmenter'] == ['hand_vit_tiny']
 
 def test_crops_made_in_different_ways_are_not_mixed(work, boneage, tmp_path):
     df = core.read_manifest(work/'cropped.csv')
