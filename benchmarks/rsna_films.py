@@ -1,7 +1,7 @@
 """What became of all RSNA films: the table of outcomes, and the two small files that the page shows.
 
     boneage rsna data/rsna                                   # the manifest: films.csv, say
-    boneage segment films.csv WORK                           # or segment_df(df, WORK, HandSam(), n_jobs=2)
+    boneage segment films.csv --out WORK --jobs 2            # segmented.csv and masks/
     python benchmarks/rsna_films.py WORK                     # writes data/rsna_films.csv and data/rsna_bands.csv
     python benchmarks/rsna_films.py WORK --time 100          # also seconds a film and peak memory, one process
     python benchmarks/rsna_films.py WORK --look ids.txt      # contact sheets of these films below WORK/look, to be looked at
