@@ -9,8 +9,8 @@ __all__ = ['PYRAMID', 'STRIDE', 'WIDTH', 'CHANS', 'HAND', 'MARKER', 'FRAME', 'SE
            'AGREE', 'VERY_SURE', 'LAYOUTS', 'MIN_SCORE', 'HAND_SAM_RULES', 'HAND_GRID', 'SNAP_AGREE', 'STAGES',
            'FURTHER', 'Residual', 'halve', 'PyramidEmbed', 'hand_vit_tiny', 'resize_weights', 'label_bits',
            'print_shape', 'make_shape', 'synthetic_film', 'balanced_df', 'sure_df', 'real_film', 'agreed_df',
-           'turn_film', 'add_plate', 'add_frame', 'add_marker', 'dress_film', 'tone_film', 'vary_film', 'middle_points',
-           'draw_prompt', 'decode', 'mask_loss', 'make_batch', 'to_net', 'shares', 'ask', 'train_step', 'fit_hand_sam',
+           'turn_film', 'add_plate', 'add_frame', 'add_marker', 'dress_film', 'tone_film', 'vary_film', 'draw_prompt',
+           'decode', 'mask_loss', 'make_batch', 'to_net', 'shares', 'ask', 'train_step', 'fit_hand_sam',
            'save_hand_sam', 'film_prompts', 'snap_mask', 'HandSam', 'film_sources', 'train_stages', 'training_films',
            'main']
 
@@ -31,7 +31,7 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 
 from .core import atomic_path, load_film, read_manifest, read_mask, write_csv
 from .phantom import FAULTS, NONHANDS, make_nonhand, make_phantom
-from .segmentation import HAND_RULES, WORK_SIDE, SamSegmenter, clean_mask, dice, load_sam, refine_mask, sha256, to_sam_input
+from .segmentation import HAND_RULES, WORK_SIDE, SamSegmenter, clean_mask, dice, load_sam, middle_points, refine_mask, sha256, to_sam_input
 
 # %% ../nbs/hand_sam.ipynb #93bc9100
 class Residual(nn.Module):
@@ -320,12 +320,6 @@ def _points(m, rng, n=1): # bool HxW, Generator, points -> nx2 (x, y) inside the
 def _box(m, rng, jitter, shape): # bool HxW, Generator, share of a side, (height, width) -> xyxy around the mask
     x, y, w, h = cv2.boundingRect(m.astype(np.uint8))
     return np.clip([x, y, x+w, y+h] + rng.uniform(-1, 1, 4)*jitter*np.array([w, h, w, h]), 0, [shape[1], shape[0]]*2)
-
-def middle_points(shape:tuple # (height, width)
-                 )->np.ndarray: # 3x2 (x, y)
-    "Three points where a hand is likely to be"
-    h, w = shape
-    return np.array([[w/2, h/2], [w/2, .4*h], [w/2, .65*h]])
 
 # %% ../nbs/hand_sam.ipynb #45a70ac2
 def _draw_box(q, rng, point, has, others): # labels at half the film's size, Generator, with a point?, HAND or None, other bits

@@ -10,13 +10,13 @@ __all__ = ['TWIN_BITS', 'SIDE', 'Flag', 'FLAGS', 'TWIN_CORR', 'DECISION_COLS', '
            'tip_angle', 'find_fingers', 'hand_angle', 'in_hand', 'thumb_left', 'wrist_reach', 'finger_reach',
            'edge_contact', 'bright_beside', 'patchy_surround', 'empty_outline', 'skin_outside', 'hard_outline',
            'goes_on', 'exposure', 'edges', 'texture', 'silhouette', 'dhash', 'nearest_hash', 'text', 'read_crop',
-           'crop_match', 'square', 'measure_film', 'measure_row', 'flag_table', 'flag_scores', 'rank_films',
-           'same_film', 'find_twins', 'qc_measure', 'qc_flags', 'qc_summary', 'triage_curve', 'found_in', 'plot_triage',
-           'utc_now', 'decode_lines', 'read_decisions', 'parse_decision', 'lock_file', 'csv_line', 'append_rows',
-           'Decisions', 'ReviewQueue', 'jpeg', 'message_card', 'film_pair', 'brighten', 'PictureStore', 'need_widgets',
-           'QCReviewer', 'esc', 'chip', 'review_app', 'open_review', 'write_app', 'serve_review', 'card_html',
-           'contact_sheet_html', 'contact_sheet', 'all_decisions', 'settle', 'join_qc', 'apply_qc', 'paired_decisions',
-           'disagreements', 'Agreement', 'agreement']
+           'crop_match', 'measure_film', 'measure_row', 'flag_table', 'flag_scores', 'rank_films', 'same_film',
+           'find_twins', 'qc_measure', 'qc_flags', 'qc_summary', 'triage_curve', 'found_in', 'plot_triage', 'utc_now',
+           'decode_lines', 'read_decisions', 'parse_decision', 'lock_file', 'csv_line', 'append_rows', 'Decisions',
+           'ReviewQueue', 'jpeg', 'message_card', 'film_pair', 'brighten', 'PictureStore', 'need_widgets', 'QCReviewer',
+           'esc', 'chip', 'review_app', 'open_review', 'write_app', 'serve_review', 'card_html', 'contact_sheet_html',
+           'contact_sheet', 'all_decisions', 'settle', 'join_qc', 'apply_qc', 'paired_decisions', 'disagreements',
+           'Agreement', 'agreement']
 
 # %% ../nbs/02_qc_widgets.ipynb #e9446c9e
 "Flags doubtful films in a radiologist's words, shows them worst first, and keeps every decision a person makes."
@@ -36,6 +36,7 @@ from fastcore.basics import patch
 import boneage
 from .core import (FilmError,ManifestError,atomic_path,load_film,months2ym,outline,read_manifest,read_mask,run_rows,
     show_films,shrink)
+from .cropping import pad_square,str2box
 
 # %% ../nbs/02_qc_widgets.ipynb #3aa5c904
 def remember(f): # what depends on the mask alone is asked for by many measures, and computed once
@@ -355,18 +356,14 @@ def crop_match(
     mask:np.ndarray, # bool HxW
 )->float: # correlation inside the hand, 0..1; 1: the same picture
     "Whether the crop shows what the film shows inside the mask."
-    try: crop,box = read_crop(row),[int(v) for v in str(row['crop_box']).split(',')]
+    try: crop,box = read_crop(row),str2box(row['crop_box'])
     except (FilmError,KeyError,ValueError): return 0.
     (y0,x0,y1,x1),small = box,lambda o: cv2.resize(o, (64,64), interpolation=cv2.INTER_AREA).astype(float)
-    film,hand = (small(square(o[y0:y1,x0:x1])) for o in (pixels,mask.astype(np.uint8)*255))
+    film,hand = (small(pad_square(o[y0:y1,x0:x1])) for o in (pixels,mask.astype(np.uint8)*255))
     crop,hand = small(crop),hand>200
     seen = hand & (crop>4)
     if seen.sum()<30 or not (film[seen].std() and crop[seen].std()): return 0.
     return float(max(0, np.corrcoef(film[seen],crop[seen])[0,1]*min(1, seen.sum()/(.95*hand.sum()))))
-
-def square(img): # padded with black to a square, the picture in its middle
-    s = max(img.shape)
-    return np.pad(img, [((s-n)//2,s-n-(s-n)//2) for n in img.shape])
 
 # %% ../nbs/02_qc_widgets.ipynb #422b6a75
 SIDE = 512  # longest side of the copy that is measured, px

@@ -12,9 +12,9 @@ __all__ = ['SAM_MODELS', 'CENTRE_SIGMA', 'CLEFT_DEPTH', 'HAND_RULES', 'RULE_WORD
            'which_sam', 'find_checkpoint', 'load_sam', 'records_df', 'show_records', 'mask_record', 'pixel_weights',
            'count_clefts', 'mask_features', 'not_a_hand', 'pick_hand', 'work_size', 'to_frame', 'field_angle',
            'find_field', 'film_field', 'fill_holes', 'level_masks', 'skin_level', 'refine_mask', 'cut_border',
-           'classical_record', 'clean_mask', 'hand_prompts', 'prompt_records', 'auto_records', 'HandMask', 'Segmenter',
-           'ClassicalSegmenter', 'SamSegmenter', 'weights_id', 'get_segmenter', 'segment_row', 'whole_png',
-           'segment_df']
+           'classical_record', 'clean_mask', 'middle_points', 'hand_prompts', 'prompt_records', 'auto_records',
+           'HandMask', 'Segmenter', 'ClassicalSegmenter', 'SamSegmenter', 'weights_id', 'get_segmenter', 'segment_row',
+           'whole_png', 'segment_df']
 
 # %% ../nbs/00_segmentation.ipynb #229f617d
 "From a radiograph to the mask of its hand, or to a reason why there is none."
@@ -539,6 +539,12 @@ def clean_mask(mask:np.ndarray, # bool HxW
     return _biggest(fill_holes(m))
 
 # %% ../nbs/00_segmentation.ipynb #1cc5f94d
+def middle_points(shape:tuple # (height, width)
+                 )->np.ndarray: # 3x2 (x, y)
+    "Three points where a hand is likely to be"
+    h, w = shape
+    return np.array([[w/2, h/2], [w/2, .4*h], [w/2, .65*h]])
+
 def hand_prompts(pixels:np.ndarray, # uint8 HxW
                  field:np.ndarray|None=None, # bool HxW; None looks for the frame
                  margin:float=.02 # Added around the box, as a share of the longer side
@@ -546,7 +552,7 @@ def hand_prompts(pixels:np.ndarray, # uint8 HxW
     "A box from the classical baseline and centre points, as SAM takes them"
     h, w = pixels.shape
     pts = lambda *p: dict(point_coords=np.float32(p), point_labels=np.ones(len(p), int))
-    middle = pts((w/2, h/2), (w/2, .4*h), (w/2, .65*h))
+    middle = pts(*middle_points((h, w)))
     r = classical_record(pixels, field)
     if r is None or not r['area']: return [middle]
     d = cv2.distanceTransform(np.pad(r['segmentation'].astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]

@@ -1,14 +1,12 @@
 "The reviewer in a real JupyterLab with 12,611 films: mouse, keyboard, note, grid, reload, a killed kernel, and what the file holds afterwards."
-import json, os, shutil, signal, socket, subprocess, sys, time, urllib.request
+import json, os, subprocess, sys, time, urllib.request
 from pathlib import Path
 
 import psutil, pytest
 
 pytest.importorskip('jupyterlab', reason='needs jupyterlab')
 pytest.importorskip('ipyevents', reason='needs ipyevents')
-sync_api = pytest.importorskip('playwright.sync_api', reason='needs playwright')
-CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-if not CHROMIUM: pytest.skip('needs a chromium on the path', allow_module_level=True)
+from browsing import WIDTH, end_server, free_port, new_page, wait_for
 
 CELL = '''import pandas as pd
 from pathlib import Path
@@ -32,7 +30,6 @@ CLOCK = '''() => { // ms from a key to the next picture on the screen
     document.querySelector('img.widget-image').addEventListener('load', () => { if (at) requestAnimationFrame(() => { window.took.push(performance.now()-at); at = 0 }) })
 }'''
 SETTINGS = dict(themes=dict(theme=os.environ.get('BONEAGE_TEST_THEME', 'JupyterLab Light')), notification=dict(fetchNews='false', checkForUpdates=False))
-WIDTH = int(os.environ.get('BONEAGE_TEST_WIDTH', 1280))
 
 @pytest.fixture
 def lab(tmp_path):
@@ -45,9 +42,7 @@ def lab(tmp_path):
     cell = dict(cell_type='code', source=CELL, metadata={}, outputs=[], execution_count=None, id='review')
     kernel = dict(name='python3', display_name='python3', language='python')
     (tmp_path/'r.ipynb').write_text(json.dumps(dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)))
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
+    port = free_port()
     root = str(Path(__file__).parents[1])
     env = os.environ | dict(JUPYTER_CONFIG_DIR=str(home), JUPYTERLAB_SETTINGS_DIR=str(home/'settings'), JUPYTERLAB_WORKSPACES_DIR=str(home/'w'),
         JUPYTER_RUNTIME_DIR=str(home/'run'), PYTHONPATH=os.pathsep.join([root, os.environ.get('PYTHONPATH', '')]), OMP_NUM_THREADS='1')
@@ -64,12 +59,7 @@ def lab(tmp_path):
                 if p.poll() is not None or time.time() > end: pytest.skip('JupyterLab does not start here: ' + (tmp_path/'lab.log').read_text()[-300:])
                 time.sleep(.2)
         yield url, tmp_path, p.pid
-    finally:
-        for sig in (signal.SIGTERM, signal.SIGKILL):
-            try: os.killpg(p.pid, sig)
-            except ProcessLookupError: break
-            try: p.wait(8)
-            except subprocess.TimeoutExpired: pass
+    finally: end_server(p)
 
 def kill_kernels(pid):
     "End the kernels below a server as a crash would."
@@ -91,93 +81,81 @@ def shoot(page, name):
     page.wait_for_timeout(300)
     page.screenshot(path=str(Path(folder)/f'{name}-{WIDTH}.png'))
 
-def wait_for(what, seconds=8):
-    end = time.time()+seconds
-    while time.time() < end:
-        if what(): return True
-        time.sleep(.05)
-    return False
-
 def test_review_in_jupyterlab(lab):
     url, folder, pid = lab
     lines = lambda: (folder/'d.csv').read_text().splitlines()[1:] if (folder/'d.csv').exists() else []
     said = lambda n: [l.split(',')[1] for l in lines()][-n:]
-    with sync_api.sync_playwright() as pw:
-        browser = pw.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--disable-background-networking'])
-        try:
-            page = browser.new_page(viewport=dict(width=WIDTH, height=1150))
-            page.set_default_timeout(30_000)
-            def run():
-                page.goto(f'{url}/lab/tree/r.ipynb')
-                page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
-                begun = lambda: '[ ]' not in page.locator('.jp-InputPrompt').first.inner_text()
-                for _ in range(5):                       # a key pressed before the notebook is ready is lost
-                    page.click('.jp-Notebook .jp-Cell .jp-InputArea-editor')
-                    page.keyboard.press('Control+Enter')
-                    if wait_for(begun, 3): break
-                page.wait_for_selector('text=Keep (K)')
-                page.wait_for_function('[...document.querySelectorAll("img.widget-image")].filter(i => i.naturalWidth > 0).length >= 2')
-            run()
-            film, note = page.locator('img.widget-image').first, page.locator('input[placeholder=note]')
-            page.click('text=Reject (R)')
-            assert wait_for(lambda: said(1) == ['reject'])
-            film.hover()
-            for key, qc in (('k', 'keep'), ('u', 'unsure'), ('z', 'undo')):
-                n = len(lines())
-                page.wait_for_timeout(300)
-                page.keyboard.press(key)
-                assert wait_for(lambda: len(lines()) == n+1) and said(1) == [qc]
-            for key in 'xdd': page.keyboard.press(key)   # JupyterLab's own keys for deleting a cell must not get through
-
-            page.keyboard.press('n')                     # the pointer rests on the film while the note is typed
-            page.wait_for_selector('text=typing the note')
-            page.keyboard.type('kruz, ')
-            page.keyboard.press('Enter')
-            page.wait_for_selector('text=typing the note', state='detached')
-            note.click()                                 # and with the pointer in the field
-            page.keyboard.press('End')
-            page.keyboard.type('nothing but a note')
-            assert len(lines()) == 4 and note.input_value() == 'kruz, nothing but a note', 'typing a note must not decide anything'
-            film.hover()
-            page.keyboard.press('1')
-            page.wait_for_selector('button.mod-active:has-text("mask wrong")')
-            page.keyboard.press('r')
-            assert wait_for(lambda: len(lines()) == 5) and 'reject,mask wrong,"kruz, nothing but a note"' in lines()[-1]
-            assert page.locator('.jp-Cell').count() == 1
-            shoot(page, 'one')
-            no_overlap(page, '.jp-OutputArea-output')
-
-            film.hover()
-            page.evaluate(CLOCK)
-            for n in range(30):
-                page.wait_for_timeout(400)
-                page.keyboard.press('k')
-                assert wait_for(lambda: len(lines()) == 6+n)
-            page.wait_for_timeout(500)
-            took = sorted(page.evaluate('window.took'))
-            print(f'key to next film on the screen, {len(took)} keys: p50 {took[len(took)//2]:.0f} ms, p95 {took[int(.95*len(took))]:.0f} ms')
-            assert len(took) >= 25 and took[len(took)//2] < 1000
-
-            page.keyboard.press('g')                     # a page at a time: open one, reject it, keep the rest
-            page.wait_for_selector('text=Keep page (K)')
-            page.wait_for_function('[...document.querySelectorAll("img.widget-image")].filter(i => i.naturalWidth > 0 && i.offsetParent).length == 24')
-            shoot(page, 'grid')
-            no_overlap(page, '.jp-OutputArea-output')
-            n = len(lines())
-            page.locator('.jp-OutputArea-output img.widget-image:visible').nth(20).click()
+    with new_page(1150, 30_000) as page:
+        def run():
+            page.goto(f'{url}/lab/tree/r.ipynb')
+            page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+            begun = lambda: '[ ]' not in page.locator('.jp-InputPrompt').first.inner_text()
+            for _ in range(5):                       # a key pressed before the notebook is ready is lost
+                page.click('.jp-Notebook .jp-Cell .jp-InputArea-editor')
+                page.keyboard.press('Control+Enter')
+                if wait_for(begun, 3): break
             page.wait_for_selector('text=Keep (K)')
-            page.click('text=Reject (R)')
-            assert wait_for(lambda: len(lines()) == n+1) and lines()[-1].startswith('f44,reject')
-            page.click('text=Keep page (K)')
-            assert wait_for(lambda: len(lines()) == n+15), lines()[n:]       # of 24 nine were kept before, f44 is rejected
-            total = f'{len(lines())-2} of 12,611 decided'                    # all but the undone one and its undo
-            page.wait_for_selector(f'text={total}')
-
-            kill_kernels(pid)                            # as a crash would; then the page is opened again
-            run()
-            page.wait_for_selector(f'text={total}')
-            film.hover()
+            page.wait_for_function('[...document.querySelectorAll("img.widget-image")].filter(i => i.naturalWidth > 0).length >= 2')
+        run()
+        film, note = page.locator('img.widget-image').first, page.locator('input[placeholder=note]')
+        page.click('text=Reject (R)')
+        assert wait_for(lambda: said(1) == ['reject'])
+        film.hover()
+        for key, qc in (('k', 'keep'), ('u', 'unsure'), ('z', 'undo')):
             n = len(lines())
-            page.keyboard.press('z')
-            assert wait_for(lambda: len(lines()) == n+1) and said(1) == ['undo']
-        finally: browser.close()
+            page.wait_for_timeout(300)
+            page.keyboard.press(key)
+            assert wait_for(lambda: len(lines()) == n+1) and said(1) == [qc]
+        for key in 'xdd': page.keyboard.press(key)   # JupyterLab's own keys for deleting a cell must not get through
+
+        page.keyboard.press('n')                     # the pointer rests on the film while the note is typed
+        page.wait_for_selector('text=typing the note')
+        page.keyboard.type('kruz, ')
+        page.keyboard.press('Enter')
+        page.wait_for_selector('text=typing the note', state='detached')
+        note.click()                                 # and with the pointer in the field
+        page.keyboard.press('End')
+        page.keyboard.type('nothing but a note')
+        assert len(lines()) == 4 and note.input_value() == 'kruz, nothing but a note', 'typing a note must not decide anything'
+        film.hover()
+        page.keyboard.press('1')
+        page.wait_for_selector('button.mod-active:has-text("mask wrong")')
+        page.keyboard.press('r')
+        assert wait_for(lambda: len(lines()) == 5) and 'reject,mask wrong,"kruz, nothing but a note"' in lines()[-1]
+        assert page.locator('.jp-Cell').count() == 1
+        shoot(page, 'one')
+        no_overlap(page, '.jp-OutputArea-output')
+
+        film.hover()
+        page.evaluate(CLOCK)
+        for n in range(30):
+            page.wait_for_timeout(400)
+            page.keyboard.press('k')
+            assert wait_for(lambda: len(lines()) == 6+n)
+        page.wait_for_timeout(500)
+        took = sorted(page.evaluate('window.took'))
+        print(f'key to next film on the screen, {len(took)} keys: p50 {took[len(took)//2]:.0f} ms, p95 {took[int(.95*len(took))]:.0f} ms')
+        assert len(took) >= 25 and took[len(took)//2] < 1000
+
+        page.keyboard.press('g')                     # a page at a time: open one, reject it, keep the rest
+        page.wait_for_selector('text=Keep page (K)')
+        page.wait_for_function('[...document.querySelectorAll("img.widget-image")].filter(i => i.naturalWidth > 0 && i.offsetParent).length == 24')
+        shoot(page, 'grid')
+        no_overlap(page, '.jp-OutputArea-output')
+        n = len(lines())
+        page.locator('.jp-OutputArea-output img.widget-image:visible').nth(20).click()
+        page.wait_for_selector('text=Keep (K)')
+        page.click('text=Reject (R)')
+        assert wait_for(lambda: len(lines()) == n+1) and lines()[-1].startswith('f44,reject')
+        page.click('text=Keep page (K)')
+        assert wait_for(lambda: len(lines()) == n+15), lines()[n:]       # of 24 nine were kept before, f44 is rejected
+        total = f'{len(lines())-2} of 12,611 decided'                    # all but the undone one and its undo
+        page.wait_for_selector(f'text={total}')
+
+        kill_kernels(pid)                            # as a crash would; then the page is opened again
+        run()
+        page.wait_for_selector(f'text={total}')
+        film.hover()
+        n = len(lines())
+        page.keyboard.press('z')
+        assert wait_for(lambda: len(lines()) == n+1) and said(1) == ['undo']

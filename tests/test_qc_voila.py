@@ -1,13 +1,11 @@
 "The reviewer as an app: Voila in a headless browser, with a table, a name, mouse and keyboard, a reload, and what the file holds."
-import os, shutil, signal, socket, subprocess, sys, time, urllib.request
+import os, subprocess, sys, time, urllib.request
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip('voila', reason='needs voila')
-sync_api = pytest.importorskip('playwright.sync_api', reason='needs playwright')
-CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-if not CHROMIUM: pytest.skip('needs a chromium on the path', allow_module_level=True)
+from browsing import WIDTH, end_server, free_port, new_page, wait_for
 
 from boneage.core import write_csv, write_png
 from boneage.phantom import make_phantom
@@ -16,7 +14,6 @@ import pandas as pd
 
 ROOT = Path(__file__).parents[1]
 THEME = ['--dark'] if 'Dark' in os.environ.get('BONEAGE_TEST_THEME', '') else []
-WIDTH = int(os.environ.get('BONEAGE_TEST_WIDTH', 1280))
 
 def make_table(folder):
     rows = []
@@ -34,9 +31,7 @@ def make_table(folder):
 def app(tmp_path):
     "The documented command, run in a user's folder; the server and its kernels are ended whatever happens."
     df = make_table(tmp_path)
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
+    port = free_port()
     env = os.environ | dict(JUPYTER_CONFIG_DIR=str(tmp_path/'jupyter'), JUPYTER_RUNTIME_DIR=str(tmp_path/'jupyter'/'run'),
         PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]), OMP_NUM_THREADS='1')
     log = tmp_path/'voila.log'
@@ -52,48 +47,31 @@ def app(tmp_path):
                 assert p.poll() is None and time.time() < end, 'Voila does not start: ' + log.read_text()[-500:]
                 time.sleep(.2)
         yield url, tmp_path, df
-    finally:
-        for sig in (signal.SIGTERM, signal.SIGKILL):
-            try: os.killpg(p.pid, sig)
-            except ProcessLookupError: break
-            try: p.wait(8)
-            except subprocess.TimeoutExpired: pass
-
-def wait_for(what, seconds=8):
-    end = time.time()+seconds
-    while time.time() < end:
-        if what(): return True
-        time.sleep(.05)
-    return False
+    finally: end_server(p)
 
 def test_review_in_voila(app):
     url, folder, df = app
     said = lambda: [r['qc'] for r in Decisions(folder/'decisions.csv', 'anna').rows]
-    with sync_api.sync_playwright() as pw:
-        browser = pw.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--disable-background-networking'])
-        try:
-            page = browser.new_page(viewport=dict(width=WIDTH, height=1000))
-            page.set_default_timeout(40_000)
-            loaded = lambda: page.wait_for_function('[...document.querySelectorAll("img.widget-image")].filter(i => i.naturalWidth > 0).length >= 2')
-            page.goto(url)
-            page.click('button:has-text("Start")')
-            page.wait_for_selector('text=Please give a name')
-            page.fill('input[placeholder="your name"]', 'anna')
-            page.click('button:has-text("Start")')
-            loaded()
-            assert not page.locator('.jp-CodeCell .jp-InputArea:visible').count(), 'an app shows no code'
-            if folder_shots := os.environ.get('BONEAGE_TEST_SHOT'): page.screenshot(path=str(Path(folder_shots)/f'voila-{WIDTH}.png'), full_page=True)
-            page.click('text=Reject (R)')
-            assert wait_for(lambda: said() == ['reject'])
-            page.locator('img.widget-image').first.hover()
-            page.wait_for_timeout(300)
-            page.keyboard.press('k')
-            assert wait_for(lambda: said() == ['reject', 'keep'])
-            page.wait_for_timeout(300)
-            page.keyboard.press('z')
-            assert wait_for(lambda: said() == ['reject', 'keep', 'undo'])
-            page.goto(f'{url}/?reviewer=anna')           # a reload starts a new kernel; the bookmark skips the question
-            loaded()
-            page.wait_for_selector('text=1 of 6 decided')
-            assert Decisions(folder/'decisions.csv', 'anna').mine[df.id.iloc[0]]['qc'] == 'reject'
-        finally: browser.close()
+    with new_page(1000, 40_000) as page:
+        loaded = lambda: page.wait_for_function('[...document.querySelectorAll("img.widget-image")].filter(i => i.naturalWidth > 0).length >= 2')
+        page.goto(url)
+        page.click('button:has-text("Start")')
+        page.wait_for_selector('text=Please give a name')
+        page.fill('input[placeholder="your name"]', 'anna')
+        page.click('button:has-text("Start")')
+        loaded()
+        assert not page.locator('.jp-CodeCell .jp-InputArea:visible').count(), 'an app shows no code'
+        if folder_shots := os.environ.get('BONEAGE_TEST_SHOT'): page.screenshot(path=str(Path(folder_shots)/f'voila-{WIDTH}.png'), full_page=True)
+        page.click('text=Reject (R)')
+        assert wait_for(lambda: said() == ['reject'])
+        page.locator('img.widget-image').first.hover()
+        page.wait_for_timeout(300)
+        page.keyboard.press('k')
+        assert wait_for(lambda: said() == ['reject', 'keep'])
+        page.wait_for_timeout(300)
+        page.keyboard.press('z')
+        assert wait_for(lambda: said() == ['reject', 'keep', 'undo'])
+        page.goto(f'{url}/?reviewer=anna')           # a reload starts a new kernel; the bookmark skips the question
+        loaded()
+        page.wait_for_selector('text=1 of 6 decided')
+        assert Decisions(folder/'decisions.csv', 'anna').mine[df.id.iloc[0]]['qc'] == 'reject'
