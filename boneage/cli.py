@@ -136,6 +136,7 @@ def crop(
     keep_background:bool=False, # Leave the background in
     keep_forearm:bool=False, # Leave the whole forearm in
     keep_contrast:bool=False, # Leave the greys as they are
+    detail:int=None, # Keep no more detail than a square copy of this side holds, px
     jobs:int=1, # Processes; -1 uses all cores
     redo:bool=False, # Crop again what is already done
 ):
@@ -143,7 +144,7 @@ def crop(
     from boneage import core, cropping
     t0, df, out = time.time(), _need(_table(table, 'segmented.csv'), ['mask_path'], table), Path(out or _home(table))
     left = dict(background=keep_background, forearm=keep_forearm, contrast=keep_contrast)
-    kw = dict(margin=margin) | {k: None for k, keep in left.items() if keep}
+    kw = dict(margin=margin) | {k: None for k, keep in left.items() if keep} | (dict(detail=detail) if detail else {})
     with _about(table): df = _with(cropping.crop_df(df, out, size, n_jobs=jobs, redo=redo, **kw), 'crop_path', 'crop_box')
     _save(df, out/'cropped.csv')
     with _writing(out/'crop.json'), core.atomic_path(out/'crop.json') as tmp: tmp.write_text(json.dumps(kw))
@@ -227,6 +228,7 @@ def train(
     keep:str='best', # Release the best epoch, chosen on the held-out films, or the last
     judge_on:str='valid', # Films that the model's error and intervals come from: valid, or test for those the table sets apart
     precision:str='auto', # auto, fp32, bf16 or fp16
+    one_view:bool=False, # Read every film once; without it the mean with its mirror image is given
     seed:int=42, # Of split, network, order and augmentation
     restart:bool=False, # Begin again instead of going on with what the folder holds
     name:str=None, # Name of the model; without it made from network and size
@@ -238,7 +240,7 @@ def train(
     with _writing(out): Path(out).mkdir(parents=True, exist_ok=True)
     from boneage import train_fastai as t
     with _about(table), _checkpoints(out): run = t.train_df(df, out, arch=arch, weights=weights, size=size, start_size=start_size, epochs=epochs, bs=bs, lr=lr, augment=augment, valid_pct=valid_pct,
-        keep=keep, judge_on=judge_on, precision=precision, seed=seed, name=name, dtype=dtype, crop=crop, cache=out, resume=not restart, log=_say)
+        keep=keep, judge_on=judge_on, precision=precision, mirror=not one_view, seed=seed, name=name, dtype=dtype, crop=crop, cache=out, resume=not restart, log=_say)
     _save(run.valid, Path(out)/'predictions.csv')
     for why, n in run.left_out.why.value_counts().items(): _say(f'  {n} films left out: {why}')
     _say(f"{run.release}: {len(run.valid)} held-out films in {Path(out)/'predictions.csv'}")

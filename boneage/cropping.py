@@ -7,7 +7,8 @@ Docs: https://boneage.github.io/boneage/cropping.html.md"""
 # %% auto #0
 __all__ = ['WORK_SIZE', 'surround_value', 'remove_background', 'stretch_contrast', 'hand_box', 'pad_square', 'resize_to',
            'CropFrame', 'paste_crop', 'palm_circle', 'hand_trunk', 'forearm_axis', 'Wrist', 'width_profile',
-           'find_wrist', 'show_wrist', 'trim_forearm', 'Crop', 'crop_film', 'box2str', 'str2box', 'crop_df']
+           'find_wrist', 'show_wrist', 'trim_forearm', 'limit_detail', 'Crop', 'crop_film', 'box2str', 'str2box',
+           'crop_df']
 
 # %% ../nbs/01_cropping.ipynb #8e35a034
 "Background removal, cropping to the hand, forearm trimming, square padding, resizing, and the inverse map to the film."
@@ -282,6 +283,16 @@ def trim_forearm(
     along = (ys-cy)*wrist.axis[0] + (xs-cx)*wrist.axis[1]
     return mask & (along <= wrist.distance + keep*wrist.palm_width)
 
+# %% ../nbs/01_cropping.ipynb #9bab498d
+def limit_detail(
+    pixels, # uint8 HxW
+    side, # int, pixels: of the square copy whose detail is kept
+): # uint8 HxW
+    "A film without the detail that a square copy of that side can't hold."
+    if side < 16: raise ValueError(f'detail is {side}; expected a side in pixels, such as 299')
+    if min(pixels.shape) <= side: return pixels
+    return cv2.resize(cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA), pixels.shape[::-1], interpolation=cv2.INTER_LINEAR)
+
 # %% ../nbs/01_cropping.ipynb #18b4573d
 @dataclass(frozen=True)
 class Crop(CropFrame):
@@ -301,9 +312,11 @@ def crop_film(
     background=0, # int 0-255 or 'median' to remove it; None keeps the film's own
     soft=0.0, # float, fade-out beyond the mask, fraction of the hand's longer side
     contrast=(1, 99.5), # percentiles of the hand stretched to 0 and 255; None leaves the greys alone
+    detail=None, # int, see `limit_detail`; None keeps all there is
 ) -> Crop: # size x size
-    "Crop one hand: contrast, background, forearm, box, square, size."
+    "Crop one hand: detail, contrast, background, forearm, box, square, size."
     mask = _check_mask(pixels, mask)
+    if detail is not None: pixels = limit_detail(pixels, detail)
     if forearm is not None: mask = trim_forearm(mask, forearm)
     box = y0, x0, y1, x1 = hand_box(mask, margin)
     if contrast is not None: pixels = stretch_contrast(pixels, mask, low=contrast[0], high=contrast[1])
@@ -352,6 +365,7 @@ def crop_df(
     background=0, # int, 'median' or None, see `crop_film`
     soft=0.0, # float, see `crop_film`
     contrast=(1, 99.5), # percentiles or None, see `crop_film`
+    detail=None, # int or None, see `crop_film`
     save_masks=False, # bool, also write out/crop_masks and the column crop_mask_path
     n_jobs=None, # int, processes; -1 for all cores; None follows joblib.parallel_config, else one
     redo=False, # bool, crop again what is already there
@@ -359,7 +373,7 @@ def crop_df(
     "Crop every film of a manifest, with resume; a row that fails says why."
     if 'mask_path' not in df: raise ManifestError(['column "mask_path" is missing; run the segmentation first (boneage segment)'])
     out = Path(out)
-    kw = dict(margin=margin, forearm=forearm, background=background, soft=soft, contrast=contrast)
+    kw = dict(margin=margin, forearm=forearm, background=background, soft=soft, contrast=contrast, detail=detail)
     outputs = ('crop_path', 'crop_mask_path') if save_masks else ('crop_path',)
     return run_rows(df, partial(_crop_row, out=out, size=size, save_masks=save_masks, kw=kw), out/'crops.jsonl',
                     settings=f'crop 1, size={size}, {kw}', inputs=('path', 'mask_path'), outputs=outputs,

@@ -102,12 +102,12 @@ Reading._repr_png_ = _reading_png
 
 # %% ../nbs/05_predict.ipynb #427a974f
 def find_model(
-    model=None, # Path, name, folder of a training, BoneAgeModel; None: the one that comes with the library
+    model=None, # Path, name, folder of a training, BoneAgeModel; None: `DEFAULT_MODEL`, which comes with the library
 ): # BoneAgeModel
     "A model, however it is given"
-    from boneage.train_fastai import BoneAgeModel, as_model, pretrained_names
+    from boneage.train_fastai import DEFAULT_MODEL, BoneAgeModel, as_model
     if isinstance(model, BoneAgeModel): return model
-    if model is None: model = _only(pretrained_names(), 'this version comes without weights; train a model with `boneage train` and give the path of its card')
+    if model is None: model = DEFAULT_MODEL
     elif Path(str(model)).is_dir(): model = _only([o for o in sorted(Path(model).glob('*.json')) if o.with_suffix('.safetensors').exists()], f'{model} holds no release; expected a .safetensors file and its .json card')
     return as_model(model)
 

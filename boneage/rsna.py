@@ -18,7 +18,7 @@ import numpy as np, pandas as pd
 from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote_plus
-from .core import FILM_ENDINGS, AGE_RANGE, ManifestError, atomic_path, to_sex
+from .core import AGE_RANGE, FILM_ENDINGS, WEIGHTS, ManifestError, atomic_path, to_sex
 
 # %% ../nbs/rsna.ipynb #460c6916
 DIALECTS = dict( # column name, lower case, letters only -> (our column, part of the challenge)
@@ -196,7 +196,7 @@ def refuse_test(
                      "train on split 'train', choose on 'valid', and use 'test' once, for the final number")
 
 # %% ../nbs/rsna.ipynb #a20e2774
-HOLDOUT = Path(__file__).parent/'weights/rsna_holdout.txt' if '__file__' in globals() else Path('../boneage/weights/rsna_holdout.txt')
+HOLDOUT = WEIGHTS/'rsna_holdout.txt'
 
 def holdout_ids()->set: # ids as text
     "The RSNA training films that are set apart for judging."

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import cv2, numpy as np, pandas as pd
 
-from .core import Refusal, load_film, outline, run_rows, stem, thumbnail_png, write_png
+from .core import WEIGHTS, Refusal, load_film, outline, run_rows, stem, thumbnail_png, write_png
 
 # %% ../nbs/00_segmentation.ipynb #349b7b4c
 def dice(a:np.ndarray, # bool HxW
@@ -182,8 +182,7 @@ def which_sam(sd, path='')->str: # Name in SAM_MODELS
 def find_checkpoint(m:SamModel # Model
                    )->Path: # Its file
     "Where a model's weights lie: in the package, else in the cache, else they are fetched"
-    import boneage
-    shipped = Path(boneage.__file__).parent/'weights'/m.file
+    shipped = WEIGHTS/m.file
     return shipped if shipped.is_file() or not m.url else fetch_checkpoint(m)
 
 def load_sam(name:str='hand_vit_tiny', # Key of SAM_MODELS

@@ -6,7 +6,7 @@ Docs: https://boneage.github.io/boneage/train_fastai.html.md"""
 
 # %% auto #0
 __all__ = ['SEX2NUM', 'AUGMENTS', 'GREY', 'ARCHS', 'LRS', 'LITE0', 'LEVEL', 'MIN_BAND', 'MIN_SEX', 'FORMAT', 'RSNA_TERMS',
-           'SYNTHETIC_TERMS', 'OTHER_TERMS', 'HALF_FROM', 'LIBRARIES', 'WEIGHTS', 'training_rows', 'test_rows',
+           'SYNTHETIC_TERMS', 'OTHER_TERMS', 'HALF_FROM', 'LIBRARIES', 'DEFAULT_MODEL', 'training_rows', 'test_rows',
            'split_df', 'with_split', 'fit_crop', 'read_crop', 'load_crops', 'sex2num', 'FilmReader', 'film_block',
            'sex_block', 'FilmDL', 'warp_films', 'tone_films', 'FilmAugment', 'bone_age_dls', 'split_by_column',
            'TinyBlock', 'tiny_body', 'make_body', 'BoneAgeNet', 'imagenet_file', 'imagenet_state', 'lite0_state',
@@ -31,7 +31,7 @@ from datetime import date as Date
 import cv2, joblib, safetensors, torchvision
 from safetensors.torch import load as load_tensors, save as dump_tensors
 from . import __version__
-from .core import FilmError, ManifestError, atomic_path, check_manifest, to_sex, write_csv
+from .core import WEIGHTS, FilmError, ManifestError, atomic_path, check_manifest, to_sex, write_csv
 from .cropping import resize_to
 from .evaluate import AGE_BANDS, age_band, mean_ci
 from .rsna import refuse_test
@@ -635,14 +635,18 @@ def predict_films(
     sexes, # 'F' or 'M' for each film
     *,
     bs:int|None=None, # films a batch; None: 1 on a CPU, 64 on a GPU
+    mirror:bool=False, # read the mirror image as well and give the mean
 )->np.ndarray: # float64 N, months
     "Months for crops at the network's input side."
     dev, was = next(net.parameters()).device, net.training
     bs = bs or (1 if dev.type == 'cpu' else 64)
     sex = torch.stack([sex2num(s) for s in sexes]).to(dev) if len(films) else tensor([])
     x = torch.from_numpy(np.ascontiguousarray(films))[:, None]
+    def read(x, sex):
+        months = net(x, sex)
+        return ((months + net(x.flip(-1), sex))/2 if mirror else months).cpu()
     net.eval()
-    try: out = [net(x[i:i+bs].to(dev).float().div_(255.), sex[i:i+bs]).cpu() for i in range(0, len(x), bs)]
+    try: out = [read(x[i:i+bs].to(dev).float().div_(255.), sex[i:i+bs]) for i in range(0, len(x), bs)]
     finally: net.train(was)
     return torch.cat(out).double().numpy() if out else np.zeros(0)
 
@@ -726,7 +730,9 @@ class BoneAgeModel:
     def size(self): return self.card['preprocessing']['size']
     @property
     def version(self): return f"{self.card['name']}@{self.card['weights']['sha256'][:8]}"
-    def predict(self, films, sexes, *, bs=None): return predict_films(self.net, films, sexes, bs=bs)
+    @property
+    def mirror(self): return self.card['preprocessing'].get('mirror', False)
+    def predict(self, films, sexes, *, bs=None): return predict_films(self.net, films, sexes, bs=bs, mirror=self.mirror)
     def interval(self, months, sex): return interval(self.card, months, sex)
     def __repr__(self): return f"BoneAgeModel({self.version}, {self.card['architecture']['arch']}, {self.size} px)"
 
@@ -758,6 +764,7 @@ def make_card(
     *,
     name:str|None=None, # of the model; None: architecture and size
     crop:dict|None=None, # arguments of `crop_film` that differ from its defaults
+    mirror:bool=False, # how `valid` was predicted, see `predict_films`
 )->dict: # JSON-able, without the weights' hash
     "Everything one must know to use a model or to make it again."
     f, net = learn.facts, learn.model
@@ -765,7 +772,7 @@ def make_card(
     mean_age = (valid.age_months - float(net.age_mean)).abs().mean()
     return dict(format=FORMAT, name=name or f"{f['arch']}-{f['size']}", created=Date.today().isoformat(), intended_use='Research only. Not a medical device.',
         licence=licence_note(f['data']['sources']), architecture=net.config,
-        preprocessing=dict(size=f['size'], crop=dict(size=_crop_side(valid), **(crop or {})), segmenter=f['data']['segmenters'], channels='one grey channel, 0 to 1, then (x - mean)/sd', mean=GREY[0], sd=GREY[1]),
+        preprocessing=dict(size=f['size'], crop=dict(size=_crop_side(valid), **(crop or {})), segmenter=f['data']['segmenters'], channels='one grey channel, 0 to 1, then (x - mean)/sd', mean=GREY[0], sd=GREY[1], mirror=mirror),
         target=dict(unit='months', mean=float(net.age_mean), sd=float(net.age_sd)), data=f['data'] | dict(judged_on=sorted(valid.split.unique().tolist()), judged_ids_sha256=ids_hash(valid)),
         training={k: v for k, v in f.items() if k != 'data'},
         metrics=dict(valid_mae=round(e.value, 3), valid_mae_ci95=[_or_none(e.low), _or_none(e.high)], mean_age_mae=round(float(mean_age), 3), n=len(valid)),
@@ -788,10 +795,11 @@ def with_hash(card:dict, data:bytes, dtype:str)->dict: # the card knows its weig
 def held_out(
     learn:Learner, # after `fit_months`
     df:pd.DataFrame|None=None, # rows with crop_path and sex; None: its validation rows
+    mirror:bool=False, # see `predict_films`
 )->pd.DataFrame: # the rows with pred_months
     "Predictions on the held-out films."
     df, reader = learn.dls.valid_ds.items if df is None else df, film_reader(learn.dls)
-    return df.assign(pred_months=predict_films(learn.model, np.stack([reader.pixels(p) for p in df.crop_path]), df.sex))
+    return df.assign(pred_months=predict_films(learn.model, np.stack([reader.pixels(p) for p in df.crop_path]), df.sex, mirror=mirror))
 
 def as_model(
     model, # Learner, BoneAgeModel, path of a release, or a released name
@@ -878,7 +886,7 @@ def load_exported(
         return load_learner(path)
 
 # %% ../nbs/03_train_fastai.ipynb #022960ca
-WEIGHTS = Path(__file__).parent/'weights' if '__file__' in globals() else Path('../boneage/weights')
+DEFAULT_MODEL = 'boneage_lite0'   # small enough for a laptop, and the most exact of those that come with the library
 
 def pretrained_names()->list:
     "The models that come with the library."
@@ -950,6 +958,7 @@ def train_df(
     keep:str='best', # 'best' or 'last' epoch
     judge_on:str='valid', # films that metrics and intervals come from: 'valid', or 'test' for those the table sets apart
     precision:str='auto', # see `precision_cbs`
+    mirror:bool=True, # the release reads every film and its mirror image and gives the mean
     seed:int=42, # of split, network, batches and augmentation
     name:str|None=None, # of the release; None: architecture and size
     dtype:str='fp32', # of the released weights, 'fp32' or 'fp16'
@@ -966,7 +975,7 @@ def train_df(
     learn = bone_age_learner(dls, arch, weights, path=out, seed=seed)
     learn.facts['augment'] = augment
     learn.fit_months(epochs, lr, resume=resume, keep=keep, seed=seed, precision=precision, start_size=start_size, log=log)
-    valid = held_out(learn, judges)
-    learn.card = make_card(learn, valid, name=name, crop=crop)
+    valid = held_out(learn, judges, mirror)
+    learn.card = make_card(learn, valid, name=name, crop=crop, mirror=mirror)
     release = save_release(learn, Path(out)/learn.card['name'], dtype=dtype)
     return Trained(release, learn.history, cross_intervals(predict_df(valid, load_release(release))), left_out)

@@ -2,7 +2,7 @@
 import os, subprocess, sys
 import cv2, numpy as np, pandas as pd, pytest
 from boneage.core import data_path, load_radiograph, read_mask, write_png
-from boneage.cropping import (CropFrame, crop_df, crop_film, find_wrist, hand_box, pad_square, paste_crop,
+from boneage.cropping import (CropFrame, crop_df, crop_film, find_wrist, hand_box, limit_detail, pad_square, paste_crop,
                               remove_background, resize_to, str2box, stretch_contrast, trim_forearm)
 from boneage.phantom import make_phantom, phantom_df
 
@@ -284,3 +284,18 @@ def test_real_films(tmp_path):
     for r in done[done.crop_path.notna()].itertuples():
         img = load_radiograph(r.crop_path, invert=False).pixels
         assert img.shape == (256, 256) and img.max() > 200
+
+# --- detail ---------------------------------------------------------------------------------------------------------
+
+def test_detail_brings_films_of_all_sizes_together():
+    "The same hand at 1600 px and as a square copy of 200 px: alike once the detail is"
+    big = make_phantom(5, 120, 'F', size=1600)
+    small = cv2.resize(cv2.resize(big.pixels, (200, 200), interpolation=cv2.INTER_AREA), (400, round(400*big.shape[0]/big.shape[1])), interpolation=cv2.INTER_LINEAR)
+    mask = cv2.resize(big.mask.astype(np.uint8), small.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    def far(**kw): return np.abs(crop_film(big.pixels, big.mask, 256, **kw).pixels.astype(float) - crop_film(small, mask, 256).pixels).mean()
+    assert far(detail=200) < .6*far()
+
+@pytest.mark.parametrize('shape', [(40, 60), (60, 40), (40, 40)])
+def test_detail_leaves_small_films_alone(shape):
+    img = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    assert limit_detail(img, 40) is img and limit_detail(img, 30).shape == shape

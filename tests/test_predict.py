@@ -52,6 +52,13 @@ def test_the_network_sees_the_crop_of_the_card(world, predictor):
     np.testing.assert_array_equal(r.crop.pixels, crop_film(pixels, mask, 96, **ODD).pixels)
     assert (r.crop.pixels != crop_film(pixels, mask, 96).pixels).any(), 'the defaults would give another crop'
 
+def test_detail_of_the_card_reaches_the_crop(world, tmp_path):
+    path, sex = film(world, 2)
+    r = p.BoneAgePredictor(copy_with(world, tmp_path, crop=dict(size=96, detail=64))).predict(path, sex=sex)
+    pixels = core.load_radiograph(path).pixels
+    np.testing.assert_array_equal(r.crop.pixels, crop_film(pixels, r.hand.mask, 96, detail=64).pixels)
+    assert (r.crop.pixels != crop_film(pixels, r.hand.mask, 96).pixels).any()
+
 @pytest.mark.parametrize('i', range(3))
 def test_an_inverted_film_gives_nearly_the_same(world, predictor, tmp_path, i):
     path, sex = film(world, i)
@@ -211,7 +218,7 @@ def test_two_models_in_a_folder_must_be_told_apart(world, tmp_path):
 
 def test_without_a_name_the_released_model_reads(world):
     o = p.BoneAgePredictor()
-    assert t.pretrained_names() == [o.model.card['name']] and o.note == ''
+    assert t.DEFAULT_MODEL in t.pretrained_names() and o.model.card['name'] == t.DEFAULT_MODEL and o.note == ''
     r = o.predict(world['films'].path[0], sex=world['films'].sex[0])
     assert r.ok and np.isfinite([r.months, r.low, r.high]).all() and o.model.version in str(r)
 

@@ -268,6 +268,16 @@ def test_learner_export_and_release_agree_to_the_bit(films, tmp_path):
     with back.no_bar(), learn.no_bar(): x, y = (o.get_preds(dl=o.dls.test_dl(films))[0] for o in (learn, back))
     assert torch.equal(x, y)
 
+def test_a_release_reads_film_and_mirror_image_alike(films, trained, tmp_path):
+    assert trained.model.mirror, 'train_df releases models that read both'
+    imgs = t.load_crops(films.crop_path[:6], trained.model.size)
+    a, b = (trained.model.predict(np.ascontiguousarray(o), films.sex[:6]) for o in (imgs, imgs[..., ::-1]))
+    one = t.predict_films(trained.model.net, imgs, films.sex[:6])
+    np.testing.assert_allclose(a, b, atol=1e-3)
+    assert np.abs(a - one).max() > .01
+    old = t.BoneAgeModel(trained.model.net, trained.model.card | dict(preprocessing={k: v for k, v in trained.model.card['preprocessing'].items() if k != 'mirror'}))
+    assert np.array_equal(old.predict(imgs, films.sex[:6]), one), 'cards from before say nothing, and mean one view'
+
 def test_release_loads_without_fastai_pickle(trained, monkeypatch):
     def no(*a, **k): raise AssertionError('something was unpickled')
     monkeypatch.setattr('pickle.load', no); monkeypatch.setattr('pickle.loads', no); monkeypatch.setattr('torch.load', no)
