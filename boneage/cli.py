@@ -137,6 +137,7 @@ def crop(
     keep_forearm:bool=False, # Leave the whole forearm in
     keep_contrast:bool=False, # Leave the greys as they are
     detail:int=None, # Keep no more detail than a square copy of this side holds, px
+    upright:bool=False, # Turn every hand until it points up
     jobs:int=1, # Processes; -1 uses all cores
     redo:bool=False, # Crop again what is already done
 ):
@@ -144,7 +145,7 @@ def crop(
     from boneage import core, cropping
     t0, df, out = time.time(), _need(_table(table, 'segmented.csv'), ['mask_path'], table), Path(out or _home(table))
     left = dict(background=keep_background, forearm=keep_forearm, contrast=keep_contrast)
-    kw = dict(margin=margin) | {k: None for k, keep in left.items() if keep} | (dict(detail=detail) if detail else {})
+    kw = dict(margin=margin) | {k: None for k, keep in left.items() if keep} | {k: v for k, v in dict(detail=detail, upright=upright).items() if v}
     with _about(table): df = _with(cropping.crop_df(df, out, size, n_jobs=jobs, redo=redo, **kw), 'crop_path', 'crop_box')
     _save(df, out/'cropped.csv')
     with _writing(out/'crop.json'), core.atomic_path(out/'crop.json') as tmp: tmp.write_text(json.dumps(kw))

@@ -36,7 +36,7 @@ from fastcore.basics import patch
 import boneage
 from .core import (FilmError,ManifestError,atomic_path,load_film,months2ym,outline,read_manifest,read_mask,run_rows,
     show_films,shrink)
-from .cropping import pad_square,str2box
+from .cropping import Turn,pad_square,str2box
 
 # %% ../nbs/02_qc_widgets.ipynb #3aa5c904
 def remember(f): # what depends on the mask alone is asked for by many measures, and computed once
@@ -358,6 +358,7 @@ def crop_match(
     "Whether the crop shows what the film shows inside the mask."
     try: crop,box = read_crop(row),str2box(row['crop_box'])
     except (FilmError,KeyError,ValueError): return 0.
+    if (turned := text(row,'crop_turn')): pixels,mask = (Turn(mask.shape, float(turned))(o) for o in (pixels,mask))
     (y0,x0,y1,x1),small = box,lambda o: cv2.resize(o, (64,64), interpolation=cv2.INTER_AREA).astype(float)
     film,hand = (small(pad_square(o[y0:y1,x0:x1])) for o in (pixels,mask.astype(np.uint8)*255))
     crop,hand = small(crop),hand>200

@@ -14,8 +14,9 @@ __all__ = ['SEX2NUM', 'AUGMENTS', 'GREY', 'ARCHS', 'LRS', 'LITE0', 'LEVEL', 'MIN
            'data_facts', 'save_state', 'EpochSeed', 'KeepBest', 'read_checkpoint', 'check_same_run', 'Checkpoint',
            'CpuBF16', 'precision_cbs', 'size_at', 'GrowSize', 'hardware', 'predict_films', 'conformal_width',
            'fit_intervals', 'interval', 'cross_intervals', 'licence_note', 'BoneAgeModel', 'net_bytes', 'versions',
-           'make_card', 'ids_hash', 'with_hash', 'held_out', 'as_model', 'learner_card', 'save_release', 'load_release',
-           'read_card', 'load_exported', 'pretrained_names', 'from_pretrained', 'predict_df', 'Trained', 'train_df']
+           'make_card', 'judged', 'ids_hash', 'with_hash', 'held_out', 'as_model', 'judge', 'learner_card',
+           'save_release', 'load_release', 'read_card', 'load_exported', 'pretrained_names', 'from_pretrained',
+           'predict_df', 'Trained', 'train_df']
 
 # %% ../nbs/03_train_fastai.ipynb #f1fe3c48
 "Trains a bone age model from a table of crops: data, network, resumable training, intervals, and a release without pickle."
@@ -768,16 +769,28 @@ def make_card(
 )->dict: # JSON-able, without the weights' hash
     "Everything one must know to use a model or to make it again."
     f, net = learn.facts, learn.model
-    e = mean_ci((valid.pred_months - valid.age_months).abs(), _patients(valid))
-    mean_age = (valid.age_months - float(net.age_mean)).abs().mean()
-    return dict(format=FORMAT, name=name or f"{f['arch']}-{f['size']}", created=Date.today().isoformat(), intended_use='Research only. Not a medical device.',
+    return judged(dict(format=FORMAT, name=name or f"{f['arch']}-{f['size']}", created=Date.today().isoformat(), intended_use='Research only. Not a medical device.',
         licence=licence_note(f['data']['sources']), architecture=net.config,
-        preprocessing=dict(size=f['size'], crop=dict(size=_crop_side(valid), **(crop or {})), segmenter=f['data']['segmenters'], channels='one grey channel, 0 to 1, then (x - mean)/sd', mean=GREY[0], sd=GREY[1], mirror=mirror),
-        target=dict(unit='months', mean=float(net.age_mean), sd=float(net.age_sd)), data=f['data'] | dict(judged_on=sorted(valid.split.unique().tolist()), judged_ids_sha256=ids_hash(valid)),
-        training={k: v for k, v in f.items() if k != 'data'},
-        metrics=dict(valid_mae=round(e.value, 3), valid_mae_ci95=[_or_none(e.low), _or_none(e.high)], mean_age_mae=round(float(mean_age), 3), n=len(valid)),
-        intervals=fit_intervals(valid), libraries=versions())
+        preprocessing=dict(size=f['size'], segmenter=f['data']['segmenters'], channels='one grey channel, 0 to 1, then (x - mean)/sd', mean=GREY[0], sd=GREY[1]),
+        target=dict(unit='months', mean=float(net.age_mean), sd=float(net.age_sd)), data=f['data'],
+        training={k: v for k, v in f.items() if k != 'data'}, libraries=versions()), valid, crop=crop, mirror=mirror)
 
+def judged(
+    card:dict, # of a model
+    valid:pd.DataFrame, # predictions on the films that metrics and intervals come from: id, sex, age_months, split, crop_path, pred_months
+    *,
+    crop:dict|None=None, # arguments of `crop_film` that made their crops, where they differ from its defaults
+    mirror:bool=False, # how they were predicted, see `predict_films`
+)->dict: # the card with metrics and intervals, and how films are to be prepared for them to hold
+    "What these films say of a model."
+    e = mean_ci((valid.pred_months - valid.age_months).abs(), _patients(valid))
+    mean_age = (valid.age_months - card['target']['mean']).abs().mean()
+    return card | dict(preprocessing=card['preprocessing'] | dict(crop=dict(size=_crop_side(valid), **(crop or {})), mirror=mirror),
+        data=card['data'] | dict(judged_on=sorted(valid.split.unique().tolist()), judged_ids_sha256=ids_hash(valid)),
+        metrics=dict(valid_mae=round(e.value, 3), valid_mae_ci95=[_or_none(e.low), _or_none(e.high)], mean_age_mae=round(float(mean_age), 3), n=len(valid)),
+        intervals=fit_intervals(valid))
+
+# %% ../nbs/03_train_fastai.ipynb #ddf3cb8a
 def ids_hash(
     df:pd.DataFrame, # id
 )->str: # SHA-256 of the sorted ids, one a line
@@ -809,6 +822,18 @@ def as_model(
     if isinstance(model, Learner): return BoneAgeModel(model.model, with_hash(learner_card(model), net_bytes(model.model), 'fp32'))
     p = Path(model)
     return load_release(p) if len(p.parts) > 1 or p.suffix or p.exists() or _pair(p)[1].exists() else from_pretrained(str(model))
+
+def judge(
+    model, # BoneAgeModel, path of a release, or a released name
+    df:pd.DataFrame, # table after cropping, with rows of split 'test'
+    *,
+    crop:dict|None=None, # see `judged`
+    mirror:bool=True, # see `predict_films`
+)->tuple: # BoneAgeModel with a new card, the rows with pred_months
+    "The same network, with metrics and intervals from these films instead of those it came with."
+    m, rows = as_model(model), test_rows(df)
+    valid = rows.assign(pred_months=predict_films(m.net, load_crops(rows.crop_path, m.size), rows.sex, mirror=mirror))
+    return BoneAgeModel(m.net, judged(m.card, valid, crop=crop, mirror=mirror)), valid
 
 def learner_card(learn): # made once after training, and kept through an export
     if not hasattr(learn, 'card'): learn.card = make_card(learn, held_out(learn))

@@ -55,8 +55,9 @@ def test_crops_made_in_different_ways_are_not_mixed(work, boneage, tmp_path):
     df = core.read_manifest(work/'cropped.csv')
     assert boneage('crop', work/'segmented.csv', '--out', tmp_path, '--size', 96, '--keep-background', '--keep_contrast', '--keep-forearm')[0] == 0
     assert json.loads((tmp_path/'crop.json').read_text()) == dict(margin=.03, background=None, forearm=None, contrast=None)
-    assert boneage('crop', work/'segmented.csv', '--out', tmp_path, '--size', 96, '--detail', 60)[0] == 0
-    assert json.loads((tmp_path/'crop.json').read_text()) == dict(margin=.03, detail=60)
+    assert boneage('crop', work/'segmented.csv', '--out', tmp_path, '--size', 96, '--detail', 60, '--upright')[0] == 0
+    assert json.loads((tmp_path/'crop.json').read_text()) == dict(margin=.03, detail=60, upright=True)
+    assert pd.read_csv(tmp_path/'cropped.csv').crop_turn.notna().any()
     other = core.read_manifest(tmp_path/'cropped.csv')
     core.write_manifest(pd.concat([df.head(6), other.tail(6)]), tmp_path/'mixed.csv')
     code, _, err = boneage('train', tmp_path/'mixed.csv', '--out', tmp_path/'m', *TINY)

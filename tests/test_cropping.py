@@ -2,7 +2,7 @@
 import os, subprocess, sys
 import cv2, numpy as np, pandas as pd, pytest
 from boneage.core import data_path, load_radiograph, read_mask, write_png
-from boneage.cropping import (CropFrame, crop_df, crop_film, find_wrist, hand_box, limit_detail, pad_square, paste_crop,
+from boneage.cropping import (CropFrame, Turn, crop_df, crop_film, find_wrist, hand_box, hand_tilt, limit_detail, pad_square, paste_crop,
                               remove_background, resize_to, str2box, stretch_contrast, trim_forearm)
 from boneage.phantom import make_phantom, phantom_df
 
@@ -299,3 +299,48 @@ def test_detail_brings_films_of_all_sizes_together():
 def test_detail_leaves_small_films_alone(shape):
     img = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     assert limit_detail(img, 40) is img and limit_detail(img, 30).shape == shape
+
+# --- turning --------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize('degrees', [0, 90, 180, -90, 17.3, 133, -45])
+@pytest.mark.parametrize('shape', [(30, 50), (41, 40)])
+def test_turn_goes_there_and_back(shape, degrees):
+    o, pts = Turn(shape, degrees), np.random.default_rng(0).uniform(0, 40, (50, 2))
+    np.testing.assert_allclose(o.back(o.points(pts)), pts, atol=1e-9)
+    corners = o.points([(-.5, -.5), (-.5, shape[1]-.5), (shape[0]-.5, -.5), (shape[0]-.5, shape[1]-.5)])
+    assert (corners > -1.1).all() and (corners < np.array(o.size) + .1).all(), 'the canvas holds the film'
+    img = np.zeros(shape, np.uint8); img[10:20, 12:25] = 200
+    assert np.abs(o.undo(o(img)).astype(int) - img).mean() < 6 and o(img).shape == o.size
+
+@pytest.mark.parametrize('degrees,k', [(90, -1), (180, 2), (-90, 1)])
+def test_quarter_turns_lose_nothing(degrees, k):
+    img = np.random.default_rng(0).integers(0, 256, (33, 20)).astype(np.uint8)
+    np.testing.assert_array_equal(Turn(img.shape, degrees)(img), np.rot90(img, k))
+    np.testing.assert_array_equal(Turn(img.shape, degrees)(img > 100), np.rot90(img > 100, k))
+
+@pytest.mark.parametrize('degrees', [25, -60, 90, 180, -140])
+def test_upright_crops_do_not_depend_on_how_the_film_lies(degrees):
+    ph = make_phantom(7, 110, 'M', size=400)
+    o = Turn(ph.shape, degrees)
+    a, b = (crop_film(px, m, 128, upright=True) for px, m in ((ph.pixels, ph.mask), (o(ph.pixels), o(ph.mask))))
+    assert (a.mask != b.mask).mean() < .03 and np.abs(a.pixels.astype(int) - b.pixels).mean() < 6
+    assert abs((hand_tilt(o(ph.mask)) - hand_tilt(ph.mask) - degrees + 180) % 360 - 180) < 2
+    tip = ph.landmarks['tip3']
+    np.testing.assert_allclose(b.to_film(b.to_crop(o.points(tip))), o.points(tip), atol=1e-6)
+    np.testing.assert_allclose(a.to_crop(tip), b.to_crop(o.points(tip)), atol=4)
+    assert (paste_crop(b, b.mask, o.size) != trim_forearm(o(ph.mask))).mean() < .02
+
+def test_a_hand_without_direction_stays_as_it_lies():
+    disc = np.hypot(*np.indices((64, 64)) - 32) < 20
+    c = crop_film(disc.astype(np.uint8)*99, disc, 32, upright=True)
+    assert hand_tilt(disc) == 0 and c.turn.degrees == 0
+
+def test_upright_crops_keep_their_turn_in_the_table(tmp_path):
+    df = phantom_df(3, tmp_path/'films', size=160, seed=1).rename(columns=dict(true_mask_path='mask_path')).assign(seg_status='ok')
+    out = crop_df(df, tmp_path/'out', 64, upright=True)
+    assert out.crop_error.isna().all()
+    for _, r in out.iterrows():
+        pixels, mask = load_radiograph(r.path).pixels, read_mask(r.mask_path)
+        crop = crop_film(pixels, mask, 64, upright=True)
+        assert CropFrame(str2box(r.crop_box), 64, Turn(mask.shape, r.crop_turn)).to_film((3, 4)) == pytest.approx(crop.to_film((3, 4)))
+    assert 'crop_turn' not in crop_df(df, tmp_path/'plain', 64)

@@ -59,6 +59,14 @@ def test_detail_of_the_card_reaches_the_crop(world, tmp_path):
     np.testing.assert_array_equal(r.crop.pixels, crop_film(pixels, r.hand.mask, 96, detail=64).pixels)
     assert (r.crop.pixels != crop_film(pixels, r.hand.mask, 96).pixels).any()
 
+def test_upright_of_the_card_makes_a_turned_film_read_alike(world, tmp_path):
+    path, sex = film(world, 2)
+    core.write_png(tmp_path/'turned.png', np.ascontiguousarray(np.rot90(core.load_radiograph(path).pixels)))
+    def move(**kw):
+        o = p.BoneAgePredictor(copy_with(world, tmp_path, crop=dict(size=96, **kw)))
+        return abs(o.predict(path, sex=sex).months - o.predict(tmp_path/'turned.png', sex=sex).months)
+    assert move(upright=True) < min(4, .5*move())
+
 @pytest.mark.parametrize('i', range(3))
 def test_an_inverted_film_gives_nearly_the_same(world, predictor, tmp_path, i):
     path, sex = film(world, i)

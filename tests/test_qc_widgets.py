@@ -8,7 +8,7 @@ from boneage import cli
 from boneage.core import ManifestError, write_png
 from boneage.cropping import crop_df
 from boneage.phantom import make_nonhand, make_phantom
-from boneage.qc_widgets import (DECISION_COLS, TWIN_BITS, Decisions, QCReviewer, ReviewQueue, agreement, all_decisions, apply_qc,
+from boneage.qc_widgets import (DECISION_COLS, TWIN_BITS, Decisions, QCReviewer, ReviewQueue, agreement, all_decisions, apply_qc, crop_match,
                                 brighten, contact_sheet_html, dhash, film_pair, join_qc, morph, nearest_hash, palm, qc_flags, qc_summary, write_app)
 
 HEAD = ','.join(DECISION_COLS) + '\n'
@@ -352,3 +352,12 @@ def test_kappa_by_hand(tmp_path):
 def test_module_imports_without_torch_and_widgets():
     code = "import sys; sys.modules['ipywidgets']=None; import boneage.qc_widgets; assert 'torch' not in sys.modules and 'fastai' not in sys.modules"
     subprocess.run([sys.executable, '-c', code], check=True)
+
+def test_a_crop_that_was_turned_still_matches_its_film(tmp_path):
+    ph = make_phantom(4, 120, 'F', size=300)
+    for name, img in dict(path=ph.pixels, mask_path=ph.mask).items(): write_png(tmp_path/f'{name}.png', np.ascontiguousarray(np.rot90(img)))
+    df = pd.DataFrame([dict(id='1', path=str(tmp_path/'path.png'), mask_path=str(tmp_path/'mask_path.png'), seg_status='ok')])
+    row = crop_df(df, tmp_path, 128, upright=True).iloc[0]
+    pixels, mask = np.rot90(ph.pixels).copy(), np.rot90(ph.mask).copy()
+    assert abs(row.crop_turn) > 60 and crop_match(row, pixels, mask) > .95
+    assert crop_match(row.drop('crop_turn'), pixels, mask) < .9
