@@ -476,6 +476,7 @@ class KeepBest(SaveModelCallback):
 def _plain(o): # to what torch.load(weights_only=True) reads back
     if isinstance(o, dict): return {k: _plain(v) for k, v in o.items()}
     if isinstance(o, (list, tuple, L)): return [_plain(v) for v in o]
+    if isinstance(o, TensorBase): return o.as_subclass(Tensor) # what fastai's own losses give
     return o.item() if isinstance(o, np.generic) else o
 
 def read_checkpoint(
@@ -538,7 +539,7 @@ def _save(self:Checkpoint, at=None):
     rec, keep, opt = self.recorder, self.learn.keep_best, self.opt.state_dict()
     state = dict(settings=self.settings, epoch=self.epoch + (at is None), at=at, rows=self.rows, seconds=self.seconds, model=self.model.state_dict(),
                  opt=[_plain(opt['hypers']), [_plain(dict(o)) for o in opt['state']]], best=float(keep.best),
-                 smooth=[rec.smooth_loss.count, rec.smooth_loss.val], rec=_plain([rec.lrs, rec.iters, rec.losses, rec.values]))
+                 smooth=_plain([rec.smooth_loss.count, rec.smooth_loss.val]), rec=_plain([rec.lrs, rec.iters, rec.losses, rec.values]))
     if getattr(self.learn, 'scaler', None): state['scaler'] = self.learn.scaler.state_dict()
     save_state(state, self.file)
 

@@ -252,6 +252,14 @@ def test_bf16_on_cpu(films, tmp_path):
     h = learner(films, tmp_path).fit_months(1, precision='bf16')
     assert np.isfinite(h.mae).all()
 
+def test_a_loss_of_fastai_can_be_stopped_and_resumed(films, tmp_path):
+    from fastai.losses import L1LossFlat
+    for _ in range(2):   # the second call reads what the first wrote
+        learn = learner(films, tmp_path)
+        learn.loss_func = L1LossFlat()
+        learn.fit_months(2, resume=True, keep='last')
+    assert len(learn.history) == 2 and t.read_checkpoint(tmp_path/'checkpoint.pth')['epoch'] == 2
+
 # --- releases -------------------------------------------------------------------------------------------------------
 
 def test_learner_export_and_release_agree_to_the_bit(films, tmp_path):
