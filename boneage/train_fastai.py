@@ -10,13 +10,13 @@ __all__ = ['SEX2NUM', 'AUGMENTS', 'GREY', 'ARCHS', 'LRS', 'LITE0', 'LEVEL', 'MIN
            'split_df', 'with_split', 'fit_crop', 'read_crop', 'load_crops', 'sex2num', 'FilmReader', 'film_block',
            'sex_block', 'FilmDL', 'warp_films', 'tone_films', 'FilmAugment', 'bone_age_dls', 'split_by_column',
            'TinyBlock', 'tiny_body', 'make_body', 'BoneAgeNet', 'imagenet_file', 'imagenet_state', 'lite0_state',
-           'start_state', 'MonthsLoss', 'mae', 'BoneAgeLearner', 'body_and_head', 'bone_age_learner', 'film_reader',
-           'data_facts', 'save_state', 'EpochSeed', 'KeepBest', 'read_checkpoint', 'check_same_run', 'Checkpoint',
-           'CpuBF16', 'precision_cbs', 'size_at', 'GrowSize', 'hardware', 'predict_films', 'conformal_width',
-           'fit_intervals', 'interval', 'cross_intervals', 'licence_note', 'BoneAgeModel', 'net_bytes', 'versions',
-           'make_card', 'judged', 'ids_hash', 'with_hash', 'held_out', 'as_model', 'judge', 'learner_card',
-           'save_release', 'load_release', 'read_card', 'load_exported', 'pretrained_names', 'from_pretrained',
-           'predict_df', 'Trained', 'train_df']
+           'start_state', 'start_name', 'MonthsLoss', 'mae', 'BoneAgeLearner', 'body_and_head', 'bone_age_learner',
+           'film_reader', 'data_facts', 'save_state', 'EpochSeed', 'KeepBest', 'read_checkpoint', 'check_same_run',
+           'Checkpoint', 'CpuBF16', 'precision_cbs', 'size_at', 'GrowSize', 'hardware', 'predict_films',
+           'conformal_width', 'fit_intervals', 'interval', 'cross_intervals', 'licence_note', 'BoneAgeModel',
+           'net_bytes', 'versions', 'make_card', 'judged', 'ids_hash', 'with_hash', 'held_out', 'as_model', 'judge',
+           'learner_card', 'save_release', 'load_release', 'read_card', 'load_exported', 'pretrained_names',
+           'from_pretrained', 'predict_df', 'Trained', 'train_df']
 
 # %% ../nbs/03_train_fastai.ipynb #f1fe3c48
 "Trains a bone age model from a table of crops: data, network, resumable training, intervals, and a release without pickle."
@@ -377,6 +377,14 @@ def start_state(
     try: return load_tensors(Path(weights).read_bytes()) if str(weights).endswith('.safetensors') else torch.load(weights, weights_only=True)
     except Exception as e: raise ValueError(f'{weights}: not readable as weights ({type(e).__name__}); expected a state dict, .pth or .safetensors') from e
 
+def start_name(
+    weights, # see `start_state`
+)->str: # 'imagenet', 'none', or a file's name and the beginning of its SHA-256
+    "The start of a training in a word, without the folder that a file lay in."
+    if weights is None or str(weights).lower() in ('none', 'imagenet'): return str(weights or 'none').lower()
+    return f'{Path(weights).name}@{hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:8]}'
+
+
 # %% ../nbs/03_train_fastai.ipynb #baf261e4
 class MonthsLoss:
     "Smooth L1 of the error in standard deviations; takes months."
@@ -419,7 +427,7 @@ def bone_age_learner(
     set_seed(seed)
     learn = BoneAgeLearner(dls, BoneAgeNet(arch, mean, sd, state=state), MonthsLoss(sd), metrics=mae, splitter=body_and_head,
                            path=Path(path), model_dir='.', cbs=[GradientClip(1.)] + L(cbs))
-    learn.facts = dict(arch=arch, weights=str(weights or 'none'), size=film_reader(dls).size, bs=dls.bs, seed=seed, data=data_facts(dls))
+    learn.facts = dict(arch=arch, weights=start_name(weights), size=film_reader(dls).size, bs=dls.bs, seed=seed, data=data_facts(dls))
     return learn
 
 # %% ../nbs/03_train_fastai.ipynb #e870a209
