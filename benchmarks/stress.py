@@ -13,19 +13,15 @@ os.environ.setdefault('TQDM_DISABLE', '1')
 import cv2, numpy as np, pandas as pd
 
 from boneage.core import load_film, read_manifest, stem, write_csv, write_png
+from boneage.cropping import Turn
 from boneage.predict import BoneAgePredictor
 
 def grey(x): return np.clip(x, 0, 255).astype(np.uint8)
 def scaled(img, f): return cv2.resize(img, None, fx=f, fy=f, interpolation=cv2.INTER_AREA if f < 1 else cv2.INTER_CUBIC)
 
 def turned(img, deg):
-    "Turned about the middle on a film that grows with it; what comes into view is as bright as the edge."
-    h, w = img.shape
-    M = cv2.getRotationMatrix2D((w/2, h/2), deg, 1)
-    c, s = abs(M[0, 0]), abs(M[0, 1])
-    W, H = round(h*s + w*c), round(h*c + w*s)
-    M[:, 2] += (W - w)/2, (H - h)/2
-    return cv2.warpAffine(img, M, (W, H), flags=cv2.INTER_CUBIC, borderValue=int(np.median(img[:5])))
+    "Turned to the left about the middle on a film that grows with it; what comes into view is as bright as the edge."
+    return Turn(img.shape, -deg)(img, int(np.median(img[:5])))
 
 def marked(img):
     "A white letter in the upper corner, a tenth of the film high."

@@ -133,7 +133,7 @@ class Turn:
         return (np.asarray(points, float) - self.middles[0]) @ self.spin.T + self.middles[1]
     def back(self, points): # (..., 2) canvas points -> the same on the film
         return (np.asarray(points, float) - self.middles[1]) @ self.spin + self.middles[0]
-    def __call__(self, img): return _warp(img, self.size, self.back) # uint8, bool or float HxW -> the canvas, black where the film ends
+    def __call__(self, img, fill=0): return _warp(img, self.size, self.back, fill) # uint8, bool or float HxW -> the canvas
     def undo(self, img, fill=0): return _warp(img, self.shape, self.points, fill) # the canvas -> HxW of the film
 
 

@@ -403,7 +403,7 @@ def test_no_progress_bar_where_nobody_watches(phantoms, tmp_path):
 def test_demo_small(boneage, tmp_path):
     code, out, _ = boneage('demo', '--out', tmp_path/'démo', '--films', 24, '--epochs', 2, '--size', 64, '--jobs', 1)
     assert code == 0 and re.search(r'MAE [\d.]+ months on synthetic films', out)
-    kept, all_films = rows(tmp_path/'démo/work/kept.csv'), rows(tmp_path/'démo/films.csv')
+    kept, all_films = rows(tmp_path/'démo'/'work'/'kept.csv'), rows(tmp_path/'démo'/'films.csv')
     assert kept.fault.notna().sum() < all_films.fault.notna().sum() and len(kept) > .8*len(all_films)
     assert (tmp_path/'démo/report.html').stat().st_size > 50_000 and (tmp_path/'démo/reading.png').exists()
 
