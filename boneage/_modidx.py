@@ -905,5 +905,6 @@ d = { 'settings': { 'branch': 'main',
                                       'boneage.train_fastai.training_rows': ('train_fastai.html#training_rows', 'boneage/train_fastai.py'),
                                       'boneage.train_fastai.versions': ('train_fastai.html#versions', 'boneage/train_fastai.py'),
                                       'boneage.train_fastai.warp_films': ('train_fastai.html#warp_films', 'boneage/train_fastai.py'),
+                                      'boneage.train_fastai.wear_films': ('train_fastai.html#wear_films', 'boneage/train_fastai.py'),
                                       'boneage.train_fastai.with_hash': ('train_fastai.html#with_hash', 'boneage/train_fastai.py'),
                                       'boneage.train_fastai.with_split': ('train_fastai.html#with_split', 'boneage/train_fastai.py')}}}

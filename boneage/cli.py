@@ -224,7 +224,7 @@ def train(
     epochs:int=20, # Passes over the training films
     bs:int=32, # Films in a batch
     lr:float=None, # Highest learning rate; without it the one that suits the network
-    augment:str='light', # Augmentation: light, strong or none
+    augment:str='light', # Augmentation: light, strong, worn or none
     valid_pct:float=.2, # Share held out where the table has no validation rows
     keep:str='best', # Release the best epoch, chosen on the held-out films, or the last
     judge_on:str='valid', # Films that the model's error and intervals come from: valid, or test for those the table sets apart
@@ -381,7 +381,7 @@ def overview()->str: # Text
 # %% ../nbs/cli.ipynb #bd5acaa2
 RANGES = dict(size=(16, 8192), start_size=(16, 8192), margin=(0, 1), jobs=(-64, 1024), limit=(0, 100_000), epochs=(1, 100_000), bs=(1, 4096), lr=(1e-8, 1), valid_pct=(.001, .999),
               seed=(0, 2**31), films=(24, 100_000), port=(1024, 65_535), side=(120, 2000))
-CHOICES = dict(mode=('prompt', 'auto'), unsure=('keep', 'drop'), undecided=('keep', 'drop'), disagree=('strict', 'lenient', 'unsure', 'majority'), arch=('resnet50', 'resnet34', 'resnet18', 'efficientnet_lite0', 'tiny'), augment=('light', 'strong', 'none'),
+CHOICES = dict(mode=('prompt', 'auto'), unsure=('keep', 'drop'), undecided=('keep', 'drop'), disagree=('strict', 'lenient', 'unsure', 'majority'), arch=('resnet50', 'resnet34', 'resnet18', 'efficientnet_lite0', 'tiny'), augment=('light', 'strong', 'worn', 'none'),
                keep=('best', 'last'), judge_on=('valid', 'test'), precision=('auto', 'fp32', 'bf16', 'fp16'), dtype=('fp32', 'fp16'))
 
 def _bad_value(args): # what is wrong with the options, '' if nothing

@@ -8,15 +8,15 @@ Docs: https://boneage.github.io/boneage/train_fastai.html.md"""
 __all__ = ['SEX2NUM', 'AUGMENTS', 'GREY', 'ARCHS', 'LRS', 'LITE0', 'LEVEL', 'MIN_BAND', 'MIN_SEX', 'FORMAT', 'RSNA_TERMS',
            'SYNTHETIC_TERMS', 'OTHER_TERMS', 'HALF_FROM', 'LIBRARIES', 'DEFAULT_MODEL', 'training_rows', 'test_rows',
            'split_df', 'with_split', 'fit_crop', 'read_crop', 'load_crops', 'sex2num', 'FilmReader', 'film_block',
-           'sex_block', 'FilmDL', 'warp_films', 'tone_films', 'FilmAugment', 'bone_age_dls', 'split_by_column',
-           'TinyBlock', 'tiny_body', 'make_body', 'BoneAgeNet', 'imagenet_file', 'imagenet_state', 'lite0_state',
-           'start_state', 'start_name', 'MonthsLoss', 'mae', 'BoneAgeLearner', 'body_and_head', 'bone_age_learner',
-           'film_reader', 'data_facts', 'save_state', 'EpochSeed', 'KeepBest', 'read_checkpoint', 'check_same_run',
-           'Checkpoint', 'CpuBF16', 'precision_cbs', 'size_at', 'GrowSize', 'hardware', 'predict_films',
-           'conformal_width', 'fit_intervals', 'interval', 'cross_intervals', 'licence_note', 'BoneAgeModel',
-           'net_bytes', 'versions', 'make_card', 'judged', 'ids_hash', 'with_hash', 'held_out', 'as_model', 'judge',
-           'learner_card', 'save_release', 'load_release', 'read_card', 'load_exported', 'pretrained_names',
-           'from_pretrained', 'predict_df', 'Trained', 'train_df']
+           'sex_block', 'FilmDL', 'warp_films', 'tone_films', 'wear_films', 'FilmAugment', 'bone_age_dls',
+           'split_by_column', 'TinyBlock', 'tiny_body', 'make_body', 'BoneAgeNet', 'imagenet_file', 'imagenet_state',
+           'lite0_state', 'start_state', 'start_name', 'MonthsLoss', 'mae', 'BoneAgeLearner', 'body_and_head',
+           'bone_age_learner', 'film_reader', 'data_facts', 'save_state', 'EpochSeed', 'KeepBest', 'read_checkpoint',
+           'check_same_run', 'Checkpoint', 'CpuBF16', 'precision_cbs', 'size_at', 'GrowSize', 'hardware',
+           'predict_films', 'conformal_width', 'fit_intervals', 'interval', 'cross_intervals', 'licence_note',
+           'BoneAgeModel', 'net_bytes', 'versions', 'make_card', 'judged', 'ids_hash', 'with_hash', 'held_out',
+           'as_model', 'judge', 'learner_card', 'save_release', 'load_release', 'read_card', 'load_exported',
+           'pretrained_names', 'from_pretrained', 'predict_df', 'Trained', 'train_df']
 
 # %% ../nbs/03_train_fastai.ipynb #f1fe3c48
 "Trains a bone age model from a table of crops: data, network, resumable training, intervals, and a release without pickle."
@@ -218,20 +218,36 @@ def tone_films(
     g, c, e = (o.view(-1, 1, 1, 1) for o in (gain, contrast, gamma))
     return torch.where(x > 0, ((x.clamp_min(1e-6)**e*g - .5)*c + .5).clamp(0, 1), 0.)
 
+def wear_films(
+    x:Tensor, # float N x 1 x S x S, 0 to 1
+    detail:Tensor, # (N,) side of the copy that is kept, fraction of S
+    quality:Tensor, # (N,) of that copy as JPEG, 1 to 100
+)->Tensor: # float N x 1 x S x S, 0 to 1; black stays black
+    "Lose detail, as small copies and JPEG files do."
+    def worn(film, d, q):
+        copy = cv2.imencode('.jpg', resize_to(film, round(len(film)*float(d))), [cv2.IMWRITE_JPEG_QUALITY, int(q)])[1]
+        return cv2.resize(cv2.imdecode(copy, cv2.IMREAD_GRAYSCALE), film.shape)
+    films = (x[:, 0]*255).round().byte().cpu().numpy()
+    y = torch.from_numpy(np.stack([worn(*o) for o in zip(films, detail, quality)]))[:, None].to(x)/255
+    return torch.where(x > 0, y, 0.)
+
 class FilmAugment(RandTransform):
     "Light augmentation of training batches, each film by its own draw."
     split_idx, order = 0, 30
-    def __init__(self, degrees=7., shift=.03, scale=.05, tone=.1, gamma=.15, flip=.5):
+    def __init__(self, degrees=7., shift=.03, scale=.05, tone=.1, gamma=.15, flip=.5, worn=0.):
         super().__init__(p=1.)
         store_attr()
     def encodes(self, x:TensorImageBW):
         def draw(r, *s): return ((torch.rand(len(x), *s)*2 - 1)*r).to(x.device)
         y = warp_films(x.as_subclass(Tensor), draw(self.degrees), 1 + draw(self.scale), shift=draw(self.shift, 2), flip=draw(1.) > 1 - 2*self.flip)
         y = tone_films(y, 1 + draw(self.tone), 1 + draw(self.tone), gamma=1 + draw(self.gamma))
+        some = torch.rand(len(x)) < self.worn if self.worn else torch.zeros(len(x), dtype=torch.bool)
+        if some.any(): y[some.to(y.device)] = wear_films(y[some.to(y.device)], 1 - .6*torch.rand(some.sum()), 20 + 70*torch.rand(some.sum()))
         return TensorImageBW(y)
 
 # %% ../nbs/03_train_fastai.ipynb #495cfc5a
-AUGMENTS = dict(light=FilmAugment, strong=partial(FilmAugment, degrees=15., shift=.04, scale=.1, tone=.2, gamma=.3), none=None)
+AUGMENTS = dict(light=FilmAugment, strong=partial(FilmAugment, degrees=15., shift=.04, scale=.1, tone=.2, gamma=.3),
+                worn=partial(FilmAugment, worn=.2), none=None)
 
 def _pick(choices, name, what): # a named choice, or an error that lists them
     if name not in choices: raise ValueError(f'{what} is {name!r}; choose one of: {", ".join(map(str, choices))}')
