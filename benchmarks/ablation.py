@@ -49,7 +49,7 @@ def main():
     p.add_argument('table'); p.add_argument('--out', type=Path, default='work/ablation'); p.add_argument('--arms', nargs='+', default=list(ARMS), choices=list(ARMS))
     for k, v in dict(films=4000, epochs=6, size=96, seed=1).items(): p.add_argument(f'--{k}', type=int, default=v)
     o = p.parse_args()
-    df = read_manifest(o.table, ('id', 'path', 'mask_path'))
+    df = read_manifest(o.table, ('id', 'path'))
     df = df[df.mask_path.notna() & (df.seg_status == 'ok')]
     train_ids = set(df['id'][df.split == 'train'].sample(min(o.films, (df.split == 'train').sum()), random_state=o.seed))
     df, done = df[df['id'].isin(train_ids) | df.split.eq('test')].reset_index(drop=True), {}

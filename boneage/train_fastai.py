@@ -241,8 +241,8 @@ class FilmAugment(RandTransform):
         def draw(r, *s): return ((torch.rand(len(x), *s)*2 - 1)*r).to(x.device)
         y = warp_films(x.as_subclass(Tensor), draw(self.degrees), 1 + draw(self.scale), shift=draw(self.shift, 2), flip=draw(1.) > 1 - 2*self.flip)
         y = tone_films(y, 1 + draw(self.tone), 1 + draw(self.tone), gamma=1 + draw(self.gamma))
-        some = torch.rand(len(x)) < self.worn if self.worn else torch.zeros(len(x), dtype=torch.bool)
-        if some.any(): y[some.to(y.device)] = wear_films(y[some.to(y.device)], 1 - .6*torch.rand(some.sum()), 20 + 70*torch.rand(some.sum()))
+        if self.worn and (some := torch.rand(len(x)) < self.worn).any():
+            y[some] = wear_films(y[some], 1 - .6*torch.rand(some.sum()), 20 + 70*torch.rand(some.sum()))
         return TensorImageBW(y)
 
 # %% ../nbs/03_train_fastai.ipynb #495cfc5a
