@@ -12,6 +12,7 @@ from fastai.losses import L1LossFlat, MSELossFlat
 from boneage.core import load_film, read_manifest, run_rows, stem, write_csv, write_png
 from boneage.cropping import crop_df, crop_film
 from boneage.evaluate import compare_df
+from boneage.phantom import phantom_df
 from boneage import train_fastai as t
 
 class Scaled:
@@ -20,8 +21,8 @@ class Scaled:
     def __call__(self, pred, months): return self.loss(pred/self.sd, months/self.sd)
 
 ARMS = dict(base={}, again=dict(seed=1000), upright=dict(crop=dict(upright=True)), background=dict(crop=dict(background=None)), forearm=dict(crop=dict(forearm=None)),
-            contrast=dict(crop=dict(contrast=None)), **{'whole-film': dict(crop='whole')}, **{'no-sex': dict(sex='F')}, **{'no-augmentation': dict(augment='none')}, strong=dict(augment='strong'),
-            **{'random-start': dict(weights=None)}, l1=dict(loss=L1LossFlat), mse=dict(loss=MSELossFlat), larger=dict(grow=32), resnet18=dict(arch='resnet18', weights=None))
+            contrast=dict(crop=dict(contrast=None)), **{'whole-film': dict(crop='whole')}, **{'no-sex': dict(sex='F')}, **{'no-augmentation': dict(augment='none')}, strong=dict(augment='strong'), worn=dict(augment='worn'),
+            **{'random-start': dict(weights=None)}, phantoms=dict(weights='phantoms'), l1=dict(loss=L1LossFlat), mse=dict(loss=MSELossFlat), larger=dict(grow=32), resnet18=dict(arch='resnet18', weights=None))
 
 def whole_film(row, out):
     "Film without mask, padded to a square, its greys stretched"
@@ -33,6 +34,13 @@ def crops(df, out, how):
     "The films cropped one way"
     if how != 'whole': return crop_df(df, out, **how)
     return run_rows(df, lambda row: whole_film(row, out), out/'crops.jsonl', settings='whole', inputs=('path',), outputs=('crop_path',), error_col='crop_error', desc='films')
+
+def phantom_weights(o):
+    "Weights that have learned from as many drawn hands, from nothing"
+    films = phantom_df(o.films, o.out/'drawn', o.seed)
+    drawn = crop_df(films.assign(mask_path=films.true_mask_path), o.out/'drawn')
+    made = t.train_df(drawn, o.out/f'drawn-{o.seed}', arch='efficientnet_lite0', weights=None, size=o.size, epochs=o.epochs, keep='last', seed=o.seed, log=print)
+    return made.release.with_suffix('.safetensors')
 
 def train(df, out, o, *, arch='efficientnet_lite0', weights='imagenet', sex=None, augment='light', loss=None, grow=0, seed=0):
     "One training -> predictions on the films that judge, one view each"
@@ -58,6 +66,7 @@ def main():
         how = kw.pop('crop', {})
         if not file.exists():
             print(arm, flush=True)
+            if kw.get('weights') == 'phantoms': kw['weights'] = phantom_weights(o)
             made = crops(df, o.out/'crops'/('whole' if how == 'whole' else '-'.join(how) or 'plain'), how)
             write_csv(train(made, file.parent, o, **kw), file)
         done[arm] = pd.read_csv(file, dtype={'id': str})
