@@ -9,14 +9,14 @@ __all__ = ['SEX2NUM', 'AUGMENTS', 'GREY', 'ARCHS', 'LRS', 'LITE0', 'LEVEL', 'MIN
            'SYNTHETIC_TERMS', 'OTHER_TERMS', 'HALF_FROM', 'LIBRARIES', 'DEFAULT_MODEL', 'training_rows', 'test_rows',
            'split_df', 'with_split', 'fit_crop', 'read_crop', 'load_crops', 'sex2num', 'FilmReader', 'film_block',
            'sex_block', 'FilmDL', 'warp_films', 'tone_films', 'wear_films', 'FilmAugment', 'bone_age_dls',
-           'split_by_column', 'TinyBlock', 'tiny_body', 'make_body', 'BoneAgeNet', 'imagenet_file', 'imagenet_state',
-           'lite0_state', 'start_state', 'start_name', 'MonthsLoss', 'mae', 'BoneAgeLearner', 'body_and_head',
-           'bone_age_learner', 'film_reader', 'data_facts', 'save_state', 'EpochSeed', 'KeepBest', 'read_checkpoint',
-           'check_same_run', 'Checkpoint', 'CpuBF16', 'precision_cbs', 'size_at', 'GrowSize', 'hardware',
-           'predict_films', 'conformal_width', 'fit_intervals', 'interval', 'cross_intervals', 'licence_note',
-           'BoneAgeModel', 'net_bytes', 'versions', 'make_card', 'judged', 'ids_hash', 'with_hash', 'held_out',
-           'as_model', 'judge', 'learner_card', 'save_release', 'load_release', 'read_card', 'load_exported',
-           'pretrained_names', 'from_pretrained', 'predict_df', 'Trained', 'train_df']
+           'split_by_column', 'TinyBlock', 'tiny_body', 'make_body', 'BoneAgeNet', 'BlendNet', 'imagenet_file',
+           'imagenet_state', 'lite0_state', 'start_state', 'start_name', 'MonthsLoss', 'mae', 'BoneAgeLearner',
+           'body_and_head', 'bone_age_learner', 'film_reader', 'data_facts', 'save_state', 'EpochSeed', 'KeepBest',
+           'read_checkpoint', 'check_same_run', 'Checkpoint', 'CpuBF16', 'precision_cbs', 'size_at', 'GrowSize',
+           'hardware', 'predict_films', 'conformal_width', 'fit_intervals', 'interval', 'cross_intervals',
+           'licence_note', 'BoneAgeModel', 'net_bytes', 'versions', 'make_card', 'judged', 'ids_hash', 'with_hash',
+           'held_out', 'as_model', 'judge', 'blend', 'learner_card', 'save_release', 'load_release', 'read_card',
+           'load_exported', 'pretrained_names', 'from_pretrained', 'predict_df', 'Trained', 'train_df']
 
 # %% ../nbs/03_train_fastai.ipynb #f1fe3c48
 "Trains a bone age model from a table of crops: data, network, resumable training, intervals, and a release without pickle."
@@ -299,6 +299,7 @@ def make_body(
 )->nn.Module: # N x 1 x S x S -> N x features x h x w
     "The convolutional part of a network, for one grey channel."
     body = _pick(ARCHS, arch, 'arch')
+    if any(k.startswith('nets.') for k in state or ()): raise ValueError('these are the weights of a blend of networks; start from the weights of a single one')
     if any(k.startswith('body.') for k in state or ()): return _fill(make_body(arch), {k[5:]: v for k, v in state.items() if k.startswith('body.')}, arch)
     if callable(body): return body()
     if body == 'timm': return _timm_body(arch, state)
@@ -337,6 +338,14 @@ class BoneAgeNet(nn.Module):
         pooled = features.mean((2, 3)), features.amax((2, 3)), self.sex(sex[:, None].to(features.dtype))
         return self.head(torch.cat(pooled, 1))[:, 0].float()*self.age_sd + self.age_mean
     def forward(self, film, sex): return self.read(self.features(film), sex)
+
+class BlendNet(BoneAgeNet):
+    "The mean of what several networks of one kind read."
+    def __init__(self, nets): # list of `BoneAgeNet`
+        nn.Module.__init__(self)
+        self.config, self.nets = nets[0].config | dict(members=len(nets)), nn.ModuleList(nets)
+    def features(self, film): return torch.cat([o.features(film) for o in self.nets], 1)
+    def read(self, features, sex): return torch.stack([o.read(f, sex) for o, f in zip(self.nets, features.chunk(len(self.nets), 1))]).mean(0)
 
 # %% ../nbs/03_train_fastai.ipynb #7ed2cdf1
 def imagenet_file(
@@ -852,13 +861,32 @@ def judge(
     model, # BoneAgeModel, path of a release, or a released name
     df:pd.DataFrame, # table after cropping, with rows of split 'test'
     *,
+    size:int|None=None, # side at which films are read, px; None: the model's own
     crop:dict|None=None, # see `judged`
     mirror:bool=True, # see `predict_films`
 )->tuple: # BoneAgeModel with a new card, the rows with pred_months
     "The same network, with metrics and intervals from these films instead of those it came with."
     m, rows = as_model(model), test_rows(df)
-    valid = rows.assign(pred_months=predict_films(m.net, load_crops(rows.crop_path, m.size), rows.sex, mirror=mirror))
-    return BoneAgeModel(m.net, judged(m.card, valid, crop=crop, mirror=mirror)), valid
+    size = size or m.size
+    valid = rows.assign(pred_months=predict_films(m.net, load_crops(rows.crop_path, size), rows.sex, mirror=mirror))
+    card = m.card | dict(preprocessing=m.card['preprocessing'] | dict(size=size))
+    return BoneAgeModel(m.net, judged(card, valid, crop=crop, mirror=mirror)), valid
+
+def blend(
+    models, # BoneAgeModels, paths of releases or released names, two or more of one architecture
+    df:pd.DataFrame, # table after cropping, with rows of split 'test'
+    *,
+    name:str, # of the new model
+    **kw, # of `judge`
+)->tuple: # BoneAgeModel, the rows with pred_months
+    "One model that gives the mean of several, judged on these films."
+    ms = [as_model(o) for o in models]
+    kinds = [json.dumps(m.net.config) for m in ms]
+    if len(ms) < 2 or len(set(kinds)) > 1 or 'members' in kinds[0]: raise ValueError(f'a blend takes two or more single networks of one architecture; found {", ".join(kinds) or "none"}')
+    net, t = BlendNet([m.net for m in ms]), [m.card['training'] for m in ms]
+    card = ms[-1].card | dict(name=name, created=Date.today().isoformat(), architecture=net.config, libraries=versions(),
+        training=dict(weights=' and '.join(m.version for m in ms), epochs=sum(o['epochs'] for o in t), seconds=sum(o['seconds'] for o in t), hardware=t[-1]['hardware'], members=t))
+    return judge(BoneAgeModel(net, card), df, **kw)
 
 def learner_card(learn): # made once after training, and kept through an export
     if not hasattr(learn, 'card'): learn.card = make_card(learn, held_out(learn))
@@ -910,7 +938,10 @@ def read_card(
     return card
 
 def _net_from(card, data, file):
-    net = BoneAgeNet(**card['architecture'], mean=card['target']['mean'], sd=card['target']['sd'])
+    kind = dict(card['architecture'])
+    members = kind.pop('members', 1)
+    nets = [BoneAgeNet(**kind, mean=card['target']['mean'], sd=card['target']['sd']) for _ in range(members)]
+    net = BlendNet(nets) if members > 1 else nets[0]
     try: net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_tensors(data).items()})
     except RuntimeError as e: raise ValueError(f"{file}: the weights do not fit the architecture {card['architecture']['arch']!r} that the card names\n{str(e)[:300]}") from None
     return net
@@ -921,7 +952,8 @@ def _repr_markdown_(self:BoneAgeModel):
     c = self.card
     m, t, d = c['metrics'], c['training'], c['data']
     low, high = m['valid_mae_ci95']
-    rows = {'model': self.version, 'network': f"{c['architecture']['arch']}, {self.size} px, started from {t['weights']}", 'trained on': f"{d['n_train']} films ({', '.join(d['sources']) or 'source not given'})",
+    n = c['architecture'].get('members', 1)
+    rows = {'model': self.version, 'network': f"{f'mean of {n} ' if n > 1 else ''}{c['architecture']['arch']}, {self.size} px, started from {t['weights']}", 'trained on': f"{d['n_train']} films ({', '.join(d['sources']) or 'source not given'})",
             'held-out error': f"MAE {m['valid_mae']:.1f} months" + (f' ({low:.1f} to {high:.1f})' if low is not None else '') + f" on {m['n']} films; always the mean age: {m['mean_age_mae']:.1f}",
             'training': f"{t['epochs']} epochs, {t['seconds']} s, {t['hardware']}", 'terms': c['licence'], 'use': c['intended_use']}
     return '| | |\n|---|---|\n' + '\n'.join(f'| {k} | {v} |' for k, v in rows.items())
