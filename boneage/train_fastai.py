@@ -686,7 +686,7 @@ def predict_films(
     return torch.cat(out).double().numpy() if out else np.zeros(0)
 
 # %% ../nbs/03_train_fastai.ipynb #e6667821
-LEVEL, MIN_BAND, MIN_SEX = .9, 50, 20   # nominal coverage; films needed for a width of its own
+LEVEL, MIN_BAND, MIN_SEX = .9, 40, 20   # nominal coverage; films needed for a width of its own
 
 def conformal_width(
     errors, # absolute errors, months, of films not used to fit
@@ -968,7 +968,7 @@ def load_exported(
         return load_learner(path)
 
 # %% ../nbs/03_train_fastai.ipynb #022960ca
-DEFAULT_MODEL = 'boneage_lite0'   # small enough for a laptop, and the most exact of those that come with the library
+DEFAULT_MODEL = 'boneage_lite0'   # small enough for a laptop, and none that comes with the library is plainly more exact
 
 def pretrained_names()->list:
     "The models that come with the library."
