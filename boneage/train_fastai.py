@@ -953,7 +953,7 @@ def _repr_markdown_(self:BoneAgeModel):
     m, t, d = c['metrics'], c['training'], c['data']
     low, high = m['valid_mae_ci95']
     n = c['architecture'].get('members', 1)
-    rows = {'model': self.version, 'network': f"{f'mean of {n} ' if n > 1 else ''}{c['architecture']['arch']}, {self.size} px, started from {t['weights']}", 'trained on': f"{d['n_train']} films ({', '.join(d['sources']) or 'source not given'})",
+    rows = {'model': self.version, 'network': f"{f'mean of {n} ' if n > 1 else ''}{c['architecture']['arch']}, {self.size} px, {'made of' if n > 1 else 'started from'} {t['weights']}", 'trained on': f"{d['n_train']} films ({', '.join(d['sources']) or 'source not given'})",
             'held-out error': f"MAE {m['valid_mae']:.1f} months" + (f' ({low:.1f} to {high:.1f})' if low is not None else '') + f" on {m['n']} films; always the mean age: {m['mean_age_mae']:.1f}",
             'training': f"{t['epochs']} epochs, {t['seconds']} s, {t['hardware']}", 'terms': c['licence'], 'use': c['intended_use']}
     return '| | |\n|---|---|\n' + '\n'.join(f'| {k} | {v} |' for k, v in rows.items())
