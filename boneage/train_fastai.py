@@ -15,7 +15,7 @@ __all__ = ['SEX2NUM', 'AUGMENTS', 'GREY', 'ARCHS', 'LRS', 'LITE0', 'LEVEL', 'MIN
            'read_checkpoint', 'check_same_run', 'Checkpoint', 'CpuBF16', 'precision_cbs', 'size_at', 'GrowSize',
            'hardware', 'predict_films', 'conformal_width', 'fit_intervals', 'interval', 'cross_intervals',
            'licence_note', 'BoneAgeModel', 'net_bytes', 'versions', 'make_card', 'judged', 'ids_hash', 'with_hash',
-           'held_out', 'as_model', 'judge', 'blend', 'learner_card', 'save_release', 'load_release', 'read_card',
+           'held_out', 'as_model', 'judge', 'learner_card', 'save_release', 'load_release', 'read_card', 'blend',
            'load_exported', 'pretrained_names', 'from_pretrained', 'predict_df', 'Trained', 'train_df']
 
 # %% ../nbs/03_train_fastai.ipynb #f1fe3c48
@@ -872,22 +872,6 @@ def judge(
     card = m.card | dict(preprocessing=m.card['preprocessing'] | dict(size=size))
     return BoneAgeModel(m.net, judged(card, valid, crop=crop, mirror=mirror)), valid
 
-def blend(
-    models, # BoneAgeModels, paths of releases or released names, two or more of one architecture
-    df:pd.DataFrame, # table after cropping, with rows of split 'test'
-    *,
-    name:str, # of the new model
-    **kw, # of `judge`
-)->tuple: # BoneAgeModel, the rows with pred_months
-    "One model that gives the mean of several, judged on these films."
-    ms = [as_model(o) for o in models]
-    kinds = [json.dumps(m.net.config) for m in ms]
-    if len(ms) < 2 or len(set(kinds)) > 1 or 'members' in kinds[0]: raise ValueError(f'a blend takes two or more single networks of one architecture; found {", ".join(kinds) or "none"}')
-    net, t = BlendNet([m.net for m in ms]), [m.card['training'] for m in ms]
-    card = ms[-1].card | dict(name=name, created=Date.today().isoformat(), architecture=net.config, libraries=versions(),
-        training=dict(weights=' and '.join(m.version for m in ms), epochs=sum(o['epochs'] for o in t), seconds=sum(o['seconds'] for o in t), hardware=t[-1]['hardware'], members=t))
-    return judge(BoneAgeModel(net, card), df, **kw)
-
 def learner_card(learn): # made once after training, and kept through an export
     if not hasattr(learn, 'card'): learn.card = make_card(learn, held_out(learn))
     return learn.card
@@ -945,6 +929,23 @@ def _net_from(card, data, file):
     try: net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_tensors(data).items()})
     except RuntimeError as e: raise ValueError(f"{file}: the weights do not fit the architecture {card['architecture']['arch']!r} that the card names\n{str(e)[:300]}") from None
     return net
+
+# %% ../nbs/03_train_fastai.ipynb #ba7cf861
+def blend(
+    models, # BoneAgeModels, paths of releases or released names, two or more of one architecture
+    df:pd.DataFrame, # table after cropping, with rows of split 'test'
+    *,
+    name:str, # of the new model
+    **kw, # of `judge`
+)->tuple: # BoneAgeModel, the rows with pred_months
+    "One model that gives the mean of several, judged on these films."
+    ms = [as_model(o) for o in models]
+    kinds = [json.dumps(m.net.config) for m in ms]
+    if len(ms) < 2 or len(set(kinds)) > 1 or 'members' in kinds[0]: raise ValueError(f'a blend takes two or more single networks of one architecture; found {", ".join(kinds) or "none"}')
+    net, t = BlendNet([m.net for m in ms]), [m.card['training'] for m in ms]
+    card = ms[-1].card | dict(name=name, created=Date.today().isoformat(), architecture=net.config, libraries=versions(),
+        training=dict(weights=' and '.join(m.version for m in ms), epochs=sum(o['epochs'] for o in t), seconds=sum(o['seconds'] for o in t), hardware=t[-1]['hardware'], members=t))
+    return judge(BoneAgeModel(net, card), df, **kw)
 
 # %% ../nbs/03_train_fastai.ipynb #d821952b
 @patch
