@@ -265,7 +265,7 @@ def test_empty_folder_and_missing_input(command, boneage, tmp_path):
 @pytest.mark.parametrize('words,expected', [
     (['segmant', 'x'], 'did you mean segment?'), (['crop', 'x', '--sise', '3'], 'did you mean --size?'), (['crop', 'x', 'y'], 'unknown: y'), (['crop'], 'required: table'),
     (['crop', 'x', '--size', 'big'], 'invalid int value'), (['crop', 'x', '--size', '0'], '--size is 0; expected 16 to 8192'), (['segment', 'x', '--jobs', '0'], 'expected 1 or more, or -1'),
-    (['train', 'x', '--augment', 'wild'], '--augment is wild; expected light or strong or none'), (['train', 'x', '--valid_pct', '2'], '--valid-pct is 2'), (['train', 'x', '--epochs', '-1'], '--epochs is -1')])
+    (['train', 'x', '--augment', 'wild'], '--augment is wild; expected light or strong or worn or none'), (['train', 'x', '--valid_pct', '2'], '--valid-pct is 2'), (['train', 'x', '--epochs', '-1'], '--epochs is -1')])
 def test_wrong_words_end_with_2_and_a_remedy(words, expected, boneage):
     code, _, err = boneage(*words)
     assert code == 2 and expected in err

@@ -233,7 +233,7 @@ def test_a_release_is_a_start(films, trained, tmp_path):
 def test_small_films_first_must_be_small(films, tmp_path):
     with pytest.raises(ValueError, match='start_size is 128'): t.train_df(films, tmp_path, epochs=1, **SMALL, start_size=128)
 
-@pytest.mark.parametrize('call, words', [(dict(arch='vgg'), 'choose one of: resnet50'), (dict(augment='wild'), 'choose one of: light, strong, none'), (dict(judge_on='all'), 'choose one of: valid, test'), (dict(judge_on='test'), 'no row has split "test"'), (dict(precision='fp8'), "choose 'auto'"),
+@pytest.mark.parametrize('call, words', [(dict(arch='vgg'), 'choose one of: resnet50'), (dict(augment='wild'), 'choose one of: light, strong, worn, none'), (dict(judge_on='all'), 'choose one of: valid, test'), (dict(judge_on='test'), 'no row has split "test"'), (dict(precision='fp8'), "choose 'auto'"),
                                          (dict(keep='first'), "choose 'best' or 'last'"), (dict(valid_pct=20), 'between 0 and 1'), (dict(weights='imagenet'), 'no ImageNet weights'), (dict(dtype='int8'), "choose one of: fp32, fp16")])
 def test_wrong_options_list_the_choices(films, tmp_path, call, words):
     with pytest.raises(ValueError, match=words): t.train_df(films, tmp_path, epochs=1, **(SMALL | call))
