@@ -3,7 +3,7 @@ import json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from boneage import train_fastai as t
-from boneage.core import FilmError, ManifestError, write_png
+from boneage.core import WEIGHTS, FilmError, ManifestError, write_png
 from boneage.cropping import crop_film
 from boneage.phantom import make_phantom
 
@@ -401,3 +401,12 @@ def test_it_learns_far_more_than_the_mean_age(tmp_path):
     run = t.train_df(pd.DataFrame(rows), tmp_path/'run', arch='tiny', weights=None, size=96, epochs=45, bs=8, keep='last')
     m = run.model.card['metrics']
     assert m['valid_mae'] < .5*m['mean_age_mae'], m
+
+def test_blend_that_ships_holds_the_network_that_ships():
+    blended, alone = t.from_pretrained('boneage_blend'), t.from_pretrained('boneage_lite0')
+    films = np.random.default_rng(0).integers(0, 256, (2, alone.size, alone.size), np.uint8)
+    months = [t.predict_films(o, films, ['F', 'M'], mirror=True) for o in blended.net.nets]
+    assert np.allclose(months[-1], alone.predict(films, ['F', 'M'])) and np.allclose(np.mean(months, 0), blended.predict(films, ['F', 'M']), atol=1e-3)
+
+@pytest.mark.parametrize('name', t.pretrained_names())
+def test_cards_that_ship_name_no_folder(name): assert '"/' not in (WEIGHTS/f'{name}.json').read_text()
