@@ -940,8 +940,8 @@ def blend(
 )->tuple: # BoneAgeModel, the rows with pred_months
     "One model that gives the mean of several, judged on these films."
     ms = [as_model(o) for o in models]
-    kinds = [json.dumps(m.net.config) for m in ms]
-    if len(ms) < 2 or len(set(kinds)) > 1 or 'members' in kinds[0]: raise ValueError(f'a blend takes two or more single networks of one architecture; found {", ".join(kinds) or "none"}')
+    kinds = [m.net.config for m in ms]
+    if len(ms) < 2 or any(k != kinds[0] or 'members' in k for k in kinds): raise ValueError(f'a blend takes two or more single networks of one architecture; found {", ".join(map(str, kinds)) or "none"}')
     net, t = BlendNet([m.net for m in ms]), [m.card['training'] for m in ms]
     card = ms[-1].card | dict(name=name, created=Date.today().isoformat(), architecture=net.config, libraries=versions(),
         training=dict(weights=' and '.join(m.version for m in ms), epochs=sum(o['epochs'] for o in t), seconds=sum(o['seconds'] for o in t), hardware=t[-1]['hardware'], members=t))

@@ -3,7 +3,7 @@ import json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from boneage import train_fastai as t
-from boneage.core import WEIGHTS, FilmError, ManifestError, write_png
+from boneage.core import FilmError, ManifestError, write_png
 from boneage.cropping import crop_film
 from boneage.phantom import make_phantom
 
@@ -409,4 +409,4 @@ def test_blend_that_ships_holds_the_network_that_ships():
     assert np.allclose(months[-1], alone.predict(films, ['F', 'M'])) and np.allclose(np.mean(months, 0), blended.predict(films, ['F', 'M']), atol=1e-3)
 
 @pytest.mark.parametrize('name', t.pretrained_names())
-def test_cards_that_ship_name_no_folder(name): assert '"/' not in (WEIGHTS/f'{name}.json').read_text()
+def test_cards_that_ship_name_no_folder(name): assert '"/' not in (t.WEIGHTS/f'{name}.json').read_text()
