@@ -1,40 +1,67 @@
 """Draw the hold-out of the RSNA training films and look for films that stand in it and outside.
 
     boneage rsna FOLDER --out data/rsna/films.csv
-    python benchmarks/rsna_holdout.py data/rsna/films.csv [--write]
+    python benchmarks/rsna_holdout.py data/rsna/films.csv
 
-A tenth of the 12,611 training films, drawn by `split_df` over sex and age band with the seed below; films that show the same picture
-(`find_twins`: perceptual hash, then correlation of the thumbnails; also mirrored) stay on one side. --write puts the ids into the library."""
-import argparse
-import joblib, numpy as np, pandas as pd
-from boneage.core import load_film, read_manifest
-from boneage.qc_widgets import TWIN_BITS, dhash, find_twins, nearest_hash, same_film
-from boneage.rsna import HOLDOUT, holdout_ids
-from boneage.train_fastai import split_df
+A tenth of the 12,611 training films, drawn by `split_df` over sex and age band with the seed below; films that show
+the same picture (`find_twins`: perceptual hash, then correlation of the thumbnails; also mirrored) stay on one
+side. --write puts the ids into the library.
+"""
+import joblib
+import numpy as np
+import pandas as pd
 
-SEED, SHARE = 2017, .1
+from boneage.films.manifest import read_manifest
+from boneage.films.radiograph import load_film
+from boneage.films.rsna import HOLDOUT, holdout_ids
+from boneage.model.rows import split_df
+from boneage.review.twins import TWIN_BITS, dhash, find_twins, nearest_hash
+from common import parser
 
-def hashes(row):
-    "Perceptual hash of a film and of its mirror image"
+SEED = 2017
+SHARE = .1
+
+
+def hashes(row)->tuple: # two hex strings
+    "Perceptual hash of a film and of its mirror image."
     pixels = load_film(row).pixels
     return dhash(pixels), dhash(np.ascontiguousarray(pixels[:, ::-1]))
 
-def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('films'); p.add_argument('--write', action='store_true'); p.add_argument('--jobs', type=int, default=1)
-    args = p.parse_args()
-    df = read_manifest(args.films)
-    df = df[df.source.eq('rsna2017') & df.split.eq('train')].reset_index(drop=True)
-    both = joblib.Parallel(args.jobs)(joblib.delayed(hashes)(r) for _, r in df.iterrows())
-    df['m_dhash'], mirror = zip(*both)
-    near = nearest_hash(list(df.m_dhash))[0]
-    dist, who = find_twins(df)
-    df['patient_id'] = [min(i, df.id[w]) if d <= TWIN_BITS else i for i, d, w in zip(df.id, dist, who)]
-    crossed, _ = nearest_hash(list(df.m_dhash) + list(mirror))
-    print(f'{len(df)} films; {(near <= TWIN_BITS).sum()} have a neighbour within {TWIN_BITS} of 256 bits, {(dist <= TWIN_BITS).sum()} of them show the same picture; '
-          f'{(crossed[:len(df)] <= TWIN_BITS).sum()} within {TWIN_BITS} bits when mirror images count')
-    held = split_df(df, SHARE, SEED).query('split == "valid"')['id'].tolist()
-    if args.write: HOLDOUT.write_text('\n'.join(held) + '\n')
-    print(f'{len(held)} films held out; the list in the library {"is the same" if set(held) == holdout_ids() else "DIFFERS"}')
 
-if __name__ == '__main__': main()
+def close(distances)->np.ndarray: # bool
+    "Which films have a look-alike."
+    return np.asarray(distances) <= TWIN_BITS
+
+
+def with_twins(df, jobs:int)->pd.DataFrame:
+    "The films with `patient_id`, the same for films that show the same picture; the counts are printed."
+    both = joblib.Parallel(jobs)(joblib.delayed(hashes)(row) for _, row in df.iterrows())
+    plain, mirrored = zip(*both)
+    df = df.assign(m_dhash=plain)
+    near, _ = nearest_hash(list(plain))
+    crossed, _ = nearest_hash(list(plain) + list(mirrored))
+    distance, twin = find_twins(df)
+    ids = df['id'].tolist()
+    patient = [min(i, ids[k]) if same else i for i, k, same in zip(ids, twin, close(distance))]
+    print(f'{len(df)} films; {close(near).sum()} have a neighbour within {TWIN_BITS} of 256 bits, '
+          f'{close(distance).sum()} of them show the same picture; '
+          f'{close(crossed[:len(df)]).sum()} within {TWIN_BITS} bits when mirror images count')
+    return df.assign(patient_id=patient)
+
+
+def main():
+    p = parser(__doc__, jobs=1)
+    p.add_argument('films', help='table after `boneage rsna`')
+    p.add_argument('--write', action='store_true', help='put the ids into the library')
+    o = p.parse_args()
+    df = read_manifest(o.films)
+    df = df[df.source.eq('rsna2017') & df.split.eq('train')].reset_index(drop=True)
+    held = split_df(with_twins(df, o.jobs), SHARE, SEED).query('split == "valid"')['id'].tolist()
+    if o.write:
+        HOLDOUT.write_text('\n'.join(held) + '\n')
+    same = 'is the same' if set(held) == holdout_ids() else 'DIFFERS'
+    print(f'{len(held)} films held out; the list in the library {same}')
+
+
+if __name__ == '__main__':
+    main()

@@ -11,208 +11,289 @@ __all__ = ['NOTICE', 'Reading', 'in_words', 'explain', 'heat_overlay', 'reading_
 # %% ../nbs/05_predict.ipynb #8cb53c09
 "From a film and a sex to months, an interval and a picture, or to a refusal with its reason."
 
-# %% ../nbs/05_predict.ipynb #1dabc85f
-import inspect
+# %% ../nbs/05_predict.ipynb #e54d0d77
+import json
+import tempfile
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from io import BytesIO
 from pathlib import Path
 
-import cv2, numpy as np, pandas as pd
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from fastcore.basics import patch
 
-from .core import FilmError, Refusal, Radiograph, check_manifest, dicom_row, load_film, months2ym, outline, run_rows, to_sex
-from .cropping import Crop, crop_film
-from .segmentation import DEFAULT_SEGMENTER, SEGMENTERS, HandMask, get_segmenter
+from .core import AGE_RANGE, FilmError, Refusal, months2ym, outline, show_films, to_sex
+from .cropping import Crop, CropHow
+from .films.dicom import dicom_row
+from .films.journal import run_rows
+from .films.manifest import check_manifest
+from .films.radiograph import Radiograph, load_film
+from .model.network import fit_crop, sex2num
+from .model.release import ANSWER, DEFAULT_MODEL, BoneAgeModel, as_model
+from .segmentation import DEFAULT_SEGMENTER, HandMask, SEGMENTERS, get_segmenter
 
 # %% ../nbs/05_predict.ipynb #9a35cca8
 NOTICE = 'research use only, not a medical device'
 
 @dataclass
 class Reading:
-    "The answer for one film: months with interval, sex and model, or the reason why there is none"
-    sex: str                    # 'F' or 'M'
-    model: str                  # name and hash of the model
-    months: float = np.nan      # bone age, months
-    low: float = np.nan         # lower end of the 90% interval, months
-    high: float = np.nan        # upper end, months
-    reason: str = ''            # why there is no answer
-    note: str = ''              # what must be known beside the answer
+    "The answer for one film: months with interval, sex and model, or the reason why there is none."
+    sex: str                            # 'F' or 'M'
+    model: str                          # name and hash of the model
+    months: float = np.nan              # bone age, months
+    low: float = np.nan                 # lower end of the 90% interval, months
+    high: float = np.nan                # upper end, months
+    reason: str = ''                    # why there is no answer
+    code: str = ''                      # the same for programs, such as 'hand.solidity'
+    note: str = ''                      # what must be known beside the answer
     chron_age_months: float|None = None # the child's age at the film, where table or DICOM header say
     film: Radiograph|None = None
     hand: HandMask|None = None
-    crop: Crop|None = None      # what the network saw
-    heat: np.ndarray|None = None # float32 SxS over the crop, 0 to 1: where the answer came from
+    crop: Crop|None = None              # what the network saw
+    heat: np.ndarray|None = None        # float32 SxS over the crop, 0 to 1: where the answer came from
+
     @property
-    def ok(self): return not self.reason
-    def __repr__(self): return in_words(self)
+    def ok(self):
+        return not self.reason
+
+    def __repr__(self):
+        return in_words(self)
 
 # %% ../nbs/05_predict.ipynb #08202e54
-def in_words(reading:Reading)->str: # One line
-    "A reading in words"
-    who = {'F': 'girl', 'M': 'boy'}[reading.sex]
-    if reading.chron_age_months is not None: who += f' of {months2ym(reading.chron_age_months)}'
-    end = f', {who}, {reading.model}; {NOTICE}' + (f' (note: {reading.note})' if reading.note else '')
-    if not reading.ok: return f'no reading ({reading.reason}){end}'
-    width = f'; 90% interval {reading.low:.0f} to {reading.high:.0f}' if np.isfinite(reading.low) else '; no interval'
-    return f'bone age {months2ym(reading.months)} ({reading.months:.1f} months{width}){end}'
+def in_words(
+    reading:Reading, # an answer or a refusal
+)->str: # one line
+    "A reading in words."
+    answer = _interval_words(reading) if reading.ok else f'no reading ({reading.reason})'
+    note = f' (note: {reading.note})' if reading.note else ''
+    return f'{answer}, {_child(reading)}, {reading.model}; {NOTICE}{note}'
+
+def _child(reading): # such as 'girl of 10 y 0 m'
+    who = dict(F='girl', M='boy')[reading.sex]
+    age = reading.chron_age_months
+    return who if age is None else f'{who} of {months2ym(age)}'
+
+def _interval_words(reading):
+    width = 'no interval'
+    if np.isfinite(reading.low):
+        width = f'90% interval {reading.low:.0f} to {reading.high:.0f}'
+    return f'bone age {months2ym(reading.months)} ({reading.months:.1f} months; {width})'
 
 # %% ../nbs/05_predict.ipynb #2594c562
+_DARK = 1e-12   # a map that is nowhere above it stays dark, instead of being divided by nothing
+
 def explain(
-    model, # BoneAgeModel
+    model:BoneAgeModel, # or whatever has a `net` of two steps, `features` and `read`
     pixels:np.ndarray, # uint8 SxS, the crop at the network's side
     sex:str, # 'F' or 'M'
 )->np.ndarray: # float32 SxS, 0 to 1
-    "Grad-CAM of the months over the crop"
-    import torch
-    from boneage.train_fastai import sex2num
-    x = torch.from_numpy(pixels)[None, None].float()/255
-    features = model.net.features(x).detach().requires_grad_()
+    "Grad-CAM of the months over the crop."
+    film = torch.from_numpy(pixels)[None, None].float()/255
+    features = model.net.features(film).detach().requires_grad_()
     months = model.net.read(features, sex2num(sex)[None])
     grad, = torch.autograd.grad(months.sum(), features)
-    cam = (grad.mean((2, 3), keepdim=True)*features).sum(1)[0].abs().detach().numpy()
-    cam = cv2.resize(cam.astype(np.float32), pixels.shape[::-1], interpolation=cv2.INTER_CUBIC).clip(0)
-    return cam/max(float(cam.max()), 1e-12)
+    pull = (grad.mean((2, 3), keepdim=True)*features).sum(1)[0].abs()
+    heat = pull.detach().numpy().astype(np.float32)
+    heat = cv2.resize(heat, pixels.shape[::-1], interpolation=cv2.INTER_CUBIC).clip(0)
+    return heat/max(float(heat.max()), _DARK)
 
 # %% ../nbs/05_predict.ipynb #3f6e283a
+_SHOW_CROP = .65   # share of the crop in the overlay: the bones stay visible under the heat
+_SHOW_HEAT = .5
+
 def heat_overlay(
-    pixels:np.ndarray, # uint8 SxS
-    heat:np.ndarray, # float SxS, 0 to 1
-)->np.ndarray: # uint8 SxSx3
-    "A crop with its heat map laid over it"
+    pixels:np.ndarray, # uint8 HxW
+    heat:np.ndarray, # float32, 0 to 1; is brought to the size of the pixels
+)->np.ndarray: # uint8 HxWx3
+    "A crop with its heat map laid over it."
     heat = cv2.resize(heat, pixels.shape[::-1])
-    color = cv2.applyColorMap((heat*255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-    return cv2.addWeighted(np.repeat(pixels[..., None], 3, 2), .65, np.ascontiguousarray(color), .5, 0)
+    bgr = cv2.applyColorMap((heat*255).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    color = np.ascontiguousarray(bgr[..., ::-1])
+    grey = np.repeat(pixels[..., None], 3, axis=2)
+    return cv2.addWeighted(grey, _SHOW_CROP, color, _SHOW_HEAT, 0)
 
 # %% ../nbs/05_predict.ipynb #e8359e08
-def reading_figure(reading:Reading): # matplotlib Figure
-    "Film with outline, crop and heat, side by side, under the answer"
-    from boneage.core import show_films
-    film, answer = reading.film.pixels, str(reading).split(f'; {NOTICE}')[0]
-    if not reading.ok: return show_films([film], ['film'], height=2.6, suptitle=f'no reading\n{NOTICE}')
-    pics = [outline(film, reading.hand.mask), reading.crop.pixels, heat_overlay(reading.crop.pixels, reading.heat)]
-    return show_films(pics, ['film and outline', 'what the network saw', 'what moved its answer'], ncols=3, height=2.6, suptitle=f'{answer}\n{NOTICE}')
+def reading_figure(
+    reading:Reading, # with its film
+): # matplotlib Figure
+    "Film with outline, crop and heat, side by side, under the answer."
+    film = reading.film.pixels
+    if not reading.ok:
+        return show_films([film], ['film'], height=2.6, suptitle=f'no reading\n{NOTICE}')
+    crop = reading.crop.pixels
+    pictures = [outline(film, reading.hand.mask), crop, heat_overlay(crop, reading.heat)]
+    titles = ['film and outline', 'what the network saw', 'what moved its answer']
+    answer, _, _ = in_words(reading).partition(f'; {NOTICE}')
+    return show_films(pictures, titles, ncols=3, height=2.6, suptitle=f'{answer}\n{NOTICE}')
 
-def _reading_png(self):
-    from io import BytesIO
+@patch
+def _repr_png_(self:Reading):
+    if self.film is None:
+        return None
     out = BytesIO()
-    if self.film is None: return None
     reading_figure(self).savefig(out, format='png', dpi=80)
     return out.getvalue()
 
-Reading._repr_png_ = _reading_png
-
 # %% ../nbs/05_predict.ipynb #427a974f
 def find_model(
-    model=None, # Path, name, folder of a training, BoneAgeModel; None: `DEFAULT_MODEL`, which comes with the library
-): # BoneAgeModel
-    "A model, however it is given"
-    from boneage.train_fastai import DEFAULT_MODEL, BoneAgeModel, as_model
-    if isinstance(model, BoneAgeModel): return model
-    if model is None: model = DEFAULT_MODEL
-    elif Path(str(model)).is_dir(): model = _only([o for o in sorted(Path(model).glob('*.json')) if o.with_suffix('.safetensors').exists()], f'{model} holds no release; expected a .safetensors file and its .json card')
+    model=None, # path, name, folder of a training, BoneAgeModel; None: `DEFAULT_MODEL`, which comes with the library
+)->BoneAgeModel:
+    "A model, however it is given."
+    if model is None:
+        return as_model(DEFAULT_MODEL)
+    if not isinstance(model, BoneAgeModel) and Path(str(model)).is_dir():
+        return as_model(_only_release(Path(model)))
     return as_model(model)
 
-def _only(found, none): # the one choice, or an error that lists them
-    if len(found) == 1: return found[0]
-    raise ValueError(f'which model? choose one of {", ".join(map(str, found))}' if found else f'no model: {none}')
+def _only_release(folder): # the card of the one release in a folder, or an error that lists them
+    cards = [o for o in sorted(folder.glob('*.json')) if o.with_suffix('.safetensors').exists()]
+    if len(cards) == 1:
+        return cards[0]
+    if cards:
+        raise ValueError(f'which model? choose one of {", ".join(map(str, cards))}')
+    raise ValueError(f'no model: {folder} holds no release; expected a .safetensors file and its .json card')
 
 # %% ../nbs/05_predict.ipynb #95e00dc7
 def crop_settings(
-    model, # BoneAgeModel
-)->dict: # Arguments of `crop_film`
-    "How the model's training crops were made, from its card"
-    o = model.card['preprocessing']
-    kw, known = o.get('crop'), inspect.signature(crop_film).parameters
-    odd = [k for k in kw if k not in known] if isinstance(kw, dict) else ['no crop']
-    if not odd and 'size' in kw and isinstance(o.get('size'), int): return {k: tuple(v) if isinstance(v, list) else v for k, v in kw.items()}
-    raise ValueError(f"{model.version}: this version of boneage can't prepare films as the card asks: {o}; install the version that made the model, or train it again")
+    model:BoneAgeModel, # with its card
+)->CropHow:
+    "How the model's films must be cropped, from its card."
+    asked = model.card['preprocessing']
+    crop = asked.get('crop')
+    known = {o.name for o in fields(CropHow)}
+    readable = isinstance(crop, dict) and 'size' in crop and known.issuperset(crop)
+    if readable and isinstance(asked.get('size'), int):
+        return CropHow.from_json(json.dumps(crop))
+    cannot = f'{model.version}: this version of boneage cannot prepare films as the card asks: {asked}'
+    raise ValueError(f'{cannot}; install the version that made the model, or train it again')
 
 def card_segmenter(
-    model, # BoneAgeModel
-)->str: # Name in `SEGMENTERS`
-    "The segmenter that drew the training masks; the default one where the card doesn't say"
-    named = [s for s in model.card['preprocessing'].get('segmenter') or () if s in SEGMENTERS]
-    return named[0] if len(named) == 1 else DEFAULT_SEGMENTER
+    model:BoneAgeModel, # with its card
+)->str: # name in `SEGMENTERS`
+    "The segmenter that drew the training masks; the default one where the card doesn't say."
+    drew = model.card['preprocessing'].get('segmenter') or ()
+    known = [name for name in drew if name in SEGMENTERS]
+    return known[0] if len(known) == 1 else DEFAULT_SEGMENTER
 
 # %% ../nbs/05_predict.ipynb #5b066ed4
 class BoneAgePredictor:
-    "Films in, readings out"
-    def __init__(self,
-        model=None, # See `find_model`
-        segmenter=None, # Name or object, see `get_segmenter`; None: the one that drew the training masks
+    "Films in, readings out."
+    def __init__(
+        self,
+        model=None, # see `find_model`
+        segmenter=None, # name or object, see `get_segmenter`; None: the one that drew the training masks
     ):
         self.model = find_model(model)
-        self.crop, self.segmenter = crop_settings(self.model), get_segmenter(segmenter or card_segmenter(self.model))
-        learned = self.model.card['preprocessing'].get('segmenter') or [self.segmenter.name]
-        self.note = '' if self.segmenter.name in learned else f"masks by {self.segmenter.name}, the model learned on those by {', '.join(learned)}"
-    def __repr__(self): return f'BoneAgePredictor({self.model.version}, {self.segmenter.name})'
+        self.crop = crop_settings(self.model)
+        self.segmenter = get_segmenter(segmenter or card_segmenter(self.model))
+        self.note = _segmenter_note(self.model, self.segmenter.name)
+
+    def __repr__(self):
+        return f'BoneAgePredictor({self.model.version}, {self.segmenter.name})'
+
+def _segmenter_note(model, name): # what to say of masks that the model didn't learn on; '' if it did
+    learned = model.card['preprocessing'].get('segmenter')
+    if not learned or name in learned:
+        return ''
+    return f"masks by {name}, the model learned on those by {', '.join(learned)}"
 
 # %% ../nbs/05_predict.ipynb #58a7099f
-def _given(row, k): # a cell, or None where it is empty or absent
-    v = row.get(k)
-    return None if v is None or pd.isna(v) or v == '' else v
+def _given(row, column): # a cell, or None where it is empty or absent
+    value = row.get(column)
+    return None if value is None or pd.isna(value) or value == '' else value
 
 def _who(row, film): # -> sex, age in months or None, note
     header = dicom_row(film.path) if film.fmt == 'DICOM' else {}
-    sex, said = _given(row, 'sex'), header.get('sex')
-    if sex is None and said is None: raise FilmError(f"{film.path}: sex is missing; the model needs it: give F or M (on the command line: --sex F)")
-    sex = to_sex(sex or said)
+    typed = _given(row, 'sex')
+    said = header.get('sex')
+    if typed is None and said is None:
+        hint = 'give F or M (on the command line: --sex F)'
+        raise FilmError(f'{film.path}: sex is missing; the model needs it: {hint}', code='sex.missing', hint=hint)
+    sex = to_sex(typed or said)
     age = _given(row, 'chron_age_months')
-    return sex, header.get('chron_age_months') if age is None else float(age), f'the DICOM header says {said}' if said and said != sex else ''
+    age = header.get('chron_age_months') if age is None else float(age)
+    note = f'the DICOM header says {said}' if said and said != sex else ''
+    return sex, *_possible(age, note)
+
+def _possible(age, note): # no age where a child cannot have it, and the note that says so
+    low, high = AGE_RANGE
+    if age is None or low <= age <= high:
+        return age, note
+    odd = f'the calendar age {age:g} months is left out: expected {low} to {high}'
+    return None, f'{note}; {odd}' if note else odd
 
 # %% ../nbs/05_predict.ipynb #3ac76e8f
-def _read(self, row): # one film -> Reading without heat, and the network's input
-    from boneage.train_fastai import fit_crop
+@patch
+def _read(self:BoneAgePredictor, row): # one film -> Reading without heat, and the network's input
     film = load_film(row)
-    sex, age, note = _who(row, film)
+    sex, age, said = _who(row, film)
     hand = self.segmenter.segment(film.pixels)
-    o = Reading(sex, self.model.version, note='; '.join(filter(None, (note, self.note))), chron_age_months=age, film=film, hand=hand, reason=hand.reason)
-    if not hand.ok: return o, None
-    o.crop = crop_film(film.pixels, hand.mask, **self.crop)
-    seen = fit_crop(o.crop.pixels, self.model.size)
-    o.months = float(self.model.predict(seen[None], [sex])[0])
-    o.low, o.high = self.model.interval(o.months, sex)
-    return o, seen
-
-BoneAgePredictor._read = _read
+    note = '; '.join(o for o in (said, *film.notes, self.note) if o)
+    reading = Reading(sex, self.model.version, note=note, chron_age_months=age, film=film, hand=hand)
+    if not hand.ok:
+        reading.reason = '; '.join([*film.notes, hand.reason]) # what is odd about the film is the likely cause
+        reading.code = hand.code
+        return reading, None
+    reading.crop = self.crop(film.pixels, hand.mask)
+    seen = fit_crop(reading.crop.pixels, self.model.size)
+    reading.months = float(self.model.predict(seen[None], [sex])[0])
+    reading.low, reading.high = self.model.interval(reading.months, sex)
+    return reading, seen
 
 # %% ../nbs/05_predict.ipynb #5dac74c8
-def _predict(self,
-    path, # Film
-    *, sex:str|None=None, # 'F' or 'M'; None asks the DICOM header
-    aspect:float|None=None, # True width / height of a squashed film
-)->Reading:
-    "Read one film; one that can't be read raises FilmError, one that shows no hand comes back as a refusal"
-    if _given(dict(sex=sex), 'sex'): to_sex(sex)
-    o, seen = self._read(dict(path=str(path), sex=sex, aspect=aspect))
-    if o.ok: o.heat = explain(self.model, seen, o.sex)
-    return o
-
-BoneAgePredictor.predict = _predict
+@patch
+def predict(
+    self:BoneAgePredictor,
+    path, # film
+    *,
+    sex:str|None=None, # 'F' or 'M'; None asks the DICOM header
+    aspect:float|None=None, # true width / height of a squashed film
+    invert:bool|None=None, # True turns black and white round, False keeps them; None asks header and pixels
+)->Reading: # a refusal where no hand is found; a film that cannot be read raises FilmError
+    "Read one film."
+    row = dict(path=str(path), sex=sex, aspect=aspect, invert=invert)
+    if _given(row, 'sex'):
+        to_sex(sex)
+    reading, seen = self._read(row)
+    if reading.ok:
+        reading.heat = explain(self.model, seen, reading.sex)
+    return reading
 
 # %% ../nbs/05_predict.ipynb #f723c9d2
-def _row_of(self, row): # Reading as columns of the table
-    o, _ = self._read(row)
-    if not o.ok: raise Refusal(o.reason)
-    return dict(pred_months=round(o.months, 2), pred_low=round(o.low, 2), pred_high=round(o.high, 2), pred_note=o.note or None)
+@patch
+def _answer_row(self:BoneAgePredictor, row): # a reading as columns of the table
+    reading, _ = self._read(row)
+    if not reading.ok:
+        raise Refusal(reading.reason, code=reading.code, value=reading.hand.value)
+    numbers = dict(pred_months=reading.months, pred_low=reading.low, pred_high=reading.high)
+    return {name: round(v, 2) for name, v in numbers.items()} | dict(pred_note=reading.note or None)
 
-BoneAgePredictor._row_of = _row_of
+def _questions(df): # what is asked of each row: the same film of another sex is another question
+    asked = [df.get(name, pd.Series(None, df.index, dtype=object)) for name in ('id', 'sex', 'aspect')]
+    return [' | '.join(map(str, row)) for row in zip(*asked)]
 
 # %% ../nbs/05_predict.ipynb #36d6538f
-def _predict_df(self,
+@patch
+def predict_df(
+    self:BoneAgePredictor,
     df:pd.DataFrame, # id, path, sex [, aspect, chron_age_months]
-    journal=None, # File that remembers finished films; None: nothing is kept
-    *, n_jobs:int|None=None, # Films read at a time; None follows joblib.parallel_config, else one
-    redo:bool=False, # Read again what is already read
-)->pd.DataFrame: # With pred_months, pred_low, pred_high, pred_note, model, pred_error
-    "Read every film of a table; one bad film never stops it"
-    import joblib, tempfile
+    journal=None, # file that remembers finished films; None: nothing is kept
+    *,
+    n_jobs:int|None=None, # films read at a time; None follows joblib.parallel_config, else one
+    redo:bool=False, # read again what is already read
+)->pd.DataFrame: # with pred_months, pred_low, pred_high, pred_note, model, pred_error, pred_code
+    "Read every film of a table; one bad film never stops it."
+    import joblib
     check_manifest(df, ('id', 'path'))
-    ids = [' | '.join(str(r.get(c)) for c in ('id', 'sex', 'aspect')) for _, r in df.iterrows()]
-    settings = f'read 1, {self.model.version}, {self.segmenter.settings}'
-    fresh = df.drop(columns=[c for c in df if c.startswith('pred_')]).assign(id=ids)
-    with tempfile.TemporaryDirectory() as tmp, joblib.parallel_config(backend='threading') if n_jobs else nullcontext():
-        out = run_rows(fresh, self._row_of, journal or Path(tmp)/'journal', settings=settings, error_col='pred_error', n_jobs=n_jobs, redo=redo, desc='predict')
-    numbers = {c: pd.to_numeric(out[c], errors='coerce') if c in out else np.nan for c in ('pred_months', 'pred_low', 'pred_high')}
+    fresh = df.drop(columns=[c for c in df if c.startswith('pred_')]).assign(id=_questions(df))
+    threads = joblib.parallel_config(backend='threading') if n_jobs else nullcontext()
+    with tempfile.TemporaryDirectory() as tmp, threads:
+        out = run_rows(
+            fresh, self._answer_row, journal or Path(tmp)/'journal', desc='predict', error_col='pred_error',
+            settings=f'read 1, {self.model.version}, {self.segmenter.settings}', depends=('invert',),
+            n_jobs=n_jobs, redo=redo)
+    numbers = {c: pd.to_numeric(out[c], errors='coerce') if c in out else np.nan for c in ANSWER}
     return out.assign(id=df['id'], **numbers, pred_note=out.get('pred_note'), model=self.model.version)
-
-BoneAgePredictor.predict_df = _predict_df
