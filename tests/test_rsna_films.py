@@ -92,7 +92,8 @@ def test_reasons_are_published_in_words(films):
 
 
 def journal_line(film, row=None, error=None, code=None):
-    return json.dumps(dict(id=film, key='settings', row=row, error=error, code=code))
+    "A line as `run_rows` writes it: a film that failed has no columns."
+    return json.dumps(dict(id=film, key='settings', row=row or {}, error=error, code=code))
 
 
 def test_script_reads_a_run_that_goes_on(tmp_path):
