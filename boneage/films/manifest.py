@@ -348,7 +348,3 @@ def repeated_patients(
     if 'patient_id' not in df or not df.patient_id.duplicated().any():
         return None
     return df.patient_id
-
-# %% ../../nbs/films/manifest.ipynb #6d0ec3d5
-# old names, until every room has moved
-_patients = repeated_patients

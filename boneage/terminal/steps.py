@@ -76,7 +76,7 @@ def segment(
     from boneage.segmentation import segment_df
     start = time.monotonic()
     check_output(Path(out)/'segmented.csv', [films], 'seg_status')
-    df = with_polarity(read_input(films), invert, no_invert)
+    df = with_polarity(read_input(films), polarity(invert, no_invert))
     tell(df)
     asked = _segmenter(segmenter, checkpoint, mode)
     with about(films):
@@ -325,7 +325,7 @@ def predict(
     if single and picture:
         _keep(films, picture)
     turn = polarity(invert, no_invert)
-    df = None if single else with_polarity(_many(films, sex, out), invert, no_invert)
+    df = None if single else with_polarity(_many(films, sex, out), turn)
     predictor = _predictor(model, segmenter)
     if single:
         return predict_one(predictor, films[0], sex, picture, turn)

@@ -117,12 +117,10 @@ def polarity(
 
 def with_polarity(
     df, # DataFrame, the manifest
-    invert:bool, # --invert was given
-    no_invert:bool, # --no-invert was given
-): # DataFrame, with a column `invert` where one was given
+    invert:bool|None, # of `polarity`
+): # DataFrame, with a column `invert` where somebody decided
     "The manifest with the decision in every row."
-    decided = polarity(invert, no_invert)
-    return df if decided is None else df.assign(invert=decided)
+    return df if invert is None else df.assign(invert=invert)
 
 # %% ../../nbs/terminal/tables.ipynb #37adc3d6
 STEPS = { # column -> who makes it
